@@ -106,14 +106,15 @@ class Fault:
 
 
 class TripleFault(RunError):
-    """The processor shut down (Intel SDM vol. 3, 6.15, #DF): ``faults`` are the three, in order."""
+    """The processor shut down (Intel SDM vol. 3, 6.15, #DF): ``faults`` are the three causes, in order."""
 
     def __init__(self, where: Where, faults: tuple[Fault, ...]) -> None:
         self.faults = faults
-        chain = ", then ".join(map(str, faults)) or "no exception on record"
+        steps = ("{}", "delivering it raised {}, hence #DF", "delivering that raised {}")
+        chain = "; ".join(step.format(fault) for step, fault in zip(steps, faults, strict=False))
         super().__init__(
             where,
-            f"triple fault, the processor shut down: {chain}",
+            f"triple fault, the processor shut down: {chain or 'no exception on record'}",
             "Look at the IDT entry, the stack and the TSS that the first exception needed.",
         )
 

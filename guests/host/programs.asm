@@ -1,0 +1,234 @@
+; The two programs. Each has a page of code, read-only to it, and a page of data; stack and heap come on demand.
+
+.macro SYSCALL number
+    mov eax, \number
+    int 0x80
+.endm
+
+; ------------------------------------------------------------------------------------------- the emulation program
+; To the host it is a program like any other. It tells the hypervisor behind the door what memory there is, and then
+; does for the guest, by ordinary system calls, what only the host can do.
+;
+; The run block is how the two talk, all of it 32-bit words:
+RUN_VERSION    = 0x04
+RUN_GUEST      = 0x08                   ; which guest: 0
+RUN_MEMORY     = 0x0c                   ; its RAM, at our virtual address, and its size in bytes
+RUN_MEMORY_SIZE = 0x10
+RUN_POOL       = 0x14                   ; pages for the hypervisor itself
+RUN_POOL_SIZE  = 0x18
+RUN_ARG0       = 0x24                   ; after RUN_EXIT_REASON: what the reason is about
+RUN_ARG1       = 0x28
+RUN_RESULT     = 0x30                   ; our answer: 0, or -1
+RUN_DATA       = 0x200                  ; 512 bytes, in either direction
+
+EXIT_REASONS   = 7
+
+.align PAGE_SIZE
+emulator_code:
+emulator_main:
+    mov dword ptr [run_block + RUN_MAGIC], 0x42525648       ; "HVRB"
+    mov dword ptr [run_block + RUN_VERSION], 1
+    mov dword ptr [run_block + RUN_GUEST], 0
+    mov dword ptr [run_block + RUN_MEMORY], GUEST_MEMORY
+    mov dword ptr [run_block + RUN_MEMORY_SIZE], GUEST_SIZE
+    mov dword ptr [run_block + RUN_POOL], POOL_MEMORY
+    mov dword ptr [run_block + RUN_POOL_SIZE], POOL_SIZE
+emulator_loop:
+    mov ebx, run_block
+    SYSCALL SYS_ENTER_GUEST
+    cmp eax, EXIT_REASONS
+    jae guest_failed                    ; -1, if the kernel dislikes our run block, is above it, too
+    jmp dword ptr [exit_reasons + eax*4]
+
+exit_reasons:
+    .long nobody_there                  ; 0
+    .long emulator_loop                 ; 1 INTERRUPT: the host has had it already, when the door closed
+    .long guest_idle                    ; 2 IDLE: the guest waits in HLT
+    .long guest_halted                  ; 3 HALTED, with status arg0
+    .long guest_write                   ; 4 WRITE arg1 bytes of data
+    .long guest_read_block              ; 5 READ_BLOCK number arg0 into data
+    .long guest_failed                  ; 6 FAILED
+
+guest_idle:
+    SYSCALL SYS_YIELD
+    jmp emulator_loop
+
+guest_write:
+    mov ebx, SERIAL_STREAM
+    mov ecx, run_block + RUN_DATA
+    mov edx, [run_block + RUN_ARG1]     ; more than 512 would leave our page, and is refused for that
+    SYSCALL SYS_WRITE
+    cmp eax, edx
+    jne guest_refused
+guest_served:
+    mov dword ptr [run_block + RUN_RESULT], 0
+    jmp emulator_loop
+guest_refused:
+    mov dword ptr [run_block + RUN_RESULT], -1
+    jmp emulator_loop
+
+guest_read_block:
+    mov ebx, [run_block + RUN_ARG0]
+    mov ecx, run_block + RUN_DATA
+    SYSCALL SYS_READ_BLOCK
+    test eax, eax
+    jz guest_served
+    jmp guest_refused
+
+guest_halted:
+    mov ebx, [run_block + RUN_ARG0]
+    SYSCALL SYS_EXIT
+
+guest_failed:
+    mov ebx, 1
+    SYSCALL SYS_EXIT
+
+nobody_there:
+    mov ebx, CONSOLE_STREAM
+    mov ecx, nobody
+    mov edx, nobody_end - nobody
+    SYSCALL SYS_WRITE
+    mov ebx, 2
+    SYSCALL SYS_EXIT
+
+nobody: .ascii "host: nobody behind the hypervisor's door\n"
+nobody_end:
+
+.align PAGE_SIZE
+run_block: .space PAGE_SIZE
+
+; ------------------------------------------------------------------------------------------------------ the worker
+; The other tenant of the machine, here to show that the host goes on living: it finds primes for as long as the
+; emulation program lasts. It is also the host's witness. Its heap begins with 64 KiB in which every word holds its own
+; address; if ever one does not, somebody has reached into the host's memory, and the worker says so and fails. Writing
+; or checking that many words takes longer than a tick, so it is interrupted in ring 3, too.
+;
+; After the pattern comes the ledger: every prime found so far, its square beside it, in lines of 32 bytes, so that
+; a new page is asked for every 128 primes. A number is prime if no ledger prime up to its root divides it.
+PATTERN       = HEAP
+PATTERN_WORDS = 0x4000
+LEDGER        = PATTERN + PATTERN_WORDS * 4
+LEDGER_LINE   = 32
+BATCH         = 16                      ; primes between two yields: about a tenth of a tick
+REPORT        = 100                     ; primes between two reports
+
+.align PAGE_SIZE
+worker_code:
+worker_main:
+    mov edi, PATTERN
+    mov ecx, PATTERN_WORDS
+.fill:
+    mov [edi], edi
+    add edi, 4
+    dec ecx
+    jnz .fill
+    mov esi, 2                          ; the candidate, in ESI throughout
+
+.candidate:
+    cmp dword ptr [INFO_PAGE], 0        ; shutting_down
+    jne .end
+    mov edi, LEDGER
+.divide:
+    cmp edi, [ledger_end]
+    jae .prime
+    cmp [edi + 4], esi                  ; beyond the root?
+    ja .prime
+    mov eax, esi
+    xor edx, edx
+    div dword ptr [edi]
+    test edx, edx
+    jz .next
+    add edi, LEDGER_LINE
+    jmp .divide
+
+.prime:
+    inc dword ptr [worker_count]
+    cmp esi, 0xffff                     ; the square of a larger one fits no register, and no candidate needs it:
+    ja .noted                           ; the ledger ends with 65521, after 6542 lines or 52 pages
+    mov edi, [ledger_end]
+    mov [edi], esi
+    mov eax, esi
+    mul esi
+    mov [edi + 4], eax
+    add dword ptr [ledger_end], LEDGER_LINE
+.noted:
+    dec dword ptr [until_report]
+    jnz .no_report
+    mov dword ptr [until_report], REPORT
+    call check_pattern
+    call report
+.no_report:
+    dec dword ptr [until_yield]
+    jnz .next
+    mov dword ptr [until_yield], BATCH
+    SYSCALL SYS_YIELD
+.next:
+    inc esi
+    jmp .candidate
+.end:
+    call check_pattern
+    xor ebx, ebx
+    SYSCALL SYS_EXIT
+
+check_pattern:
+    mov edi, PATTERN
+    mov ecx, PATTERN_WORDS
+.word:
+    cmp [edi], edi
+    jne .changed
+    add edi, 4
+    dec ecx
+    jnz .word
+    ret
+.changed:
+    mov ecx, changed
+    mov edx, changed_end - changed
+    mov ebx, CONSOLE_STREAM
+    SYSCALL SYS_WRITE
+    mov ebx, 3
+    SYSCALL SYS_EXIT
+
+; "worker: N primes": the number is written from its last digit to the left, into the ten places left free for it,
+; then the word goes before it.
+report:
+    mov edi, report_number_end
+    mov eax, [worker_count]
+    mov ebx, 10
+.digit:
+    xor edx, edx
+    div ebx
+    add dl, '0'
+    dec edi
+    mov [edi], dl
+    test eax, eax
+    jnz .digit
+    mov ecx, 8
+.prefix:
+    dec edi
+    mov al, [report_prefix + ecx - 1]
+    mov [edi], al
+    dec ecx
+    jnz .prefix
+    mov ebx, CONSOLE_STREAM
+    mov ecx, edi
+    mov edx, report_end
+    sub edx, edi
+    SYSCALL SYS_WRITE
+    ret
+
+report_prefix: .ascii "worker: "
+changed:       .ascii "worker: my memory has changed\n"
+changed_end:
+
+.align PAGE_SIZE
+worker_data:
+worker_count: .long 0                   ; primes found so far
+ledger_end:   .long LEDGER
+until_yield:  .long BATCH
+until_report: .long REPORT
+.space 18                               ; room for "worker: " and ten digits
+report_number_end:
+    .ascii " primes\n"
+report_end:
+.align PAGE_SIZE
+host_end:

@@ -1,0 +1,120 @@
+; Processes, and who runs next.
+;
+; Three records in a ring. The first is the idle process, which is what the boot became: it is never READY, and runs
+; when nobody is.
+
+PROCESS_STATE     = 0
+PROCESS_ESP       = 4                   ; where its kernel stack stood when it was switched away from
+PROCESS_STACK     = 8                   ; the top of that stack: where ring 3 enters
+PROCESS_DIRECTORY = 12
+PROCESS_STATUS    = 16                  ; after exit
+PROCESS_NAME      = 20
+PROCESS_SIZE      = 24
+
+ENDED   = 0
+READY   = 1
+WAITING = 2                             ; for the next tick
+
+; Go on with the next READY process after the current one, in ring order; the current one's own turn comes last.
+; Returns when the current one is chosen again.
+schedule:
+    mov esi, [current]
+    mov edi, esi
+.next:
+    add edi, PROCESS_SIZE
+    cmp edi, processes_end
+    jb .look
+    mov edi, processes
+.look:
+    cmp dword ptr [edi + PROCESS_STATE], READY
+    je .found
+    cmp edi, esi
+    jne .next
+    mov edi, idle_process               ; once around, and nobody
+.found:
+    cmp edi, esi
+    je .stay
+
+; The switch. A process in the kernel is its stack: every caller came through a gate, which put all its registers
+; there, so ESP is the only one to exchange. The kernel's memory is the same in both directories, and the stacks with it.
+    mov [esi + PROCESS_ESP], esp
+    mov [current], edi
+    mov eax, [edi + PROCESS_STACK]
+    mov [kernel_tss + 4], eax
+    mov eax, [edi + PROCESS_DIRECTORY]
+    mov cr3, eax
+    mov esp, [edi + PROCESS_ESP]
+.stay:
+    ret                                 ; into what the other one was doing when it called schedule
+
+wake_all:
+    mov edi, processes
+.process:
+    cmp dword ptr [edi + PROCESS_STATE], WAITING
+    jne .next
+    mov dword ptr [edi + PROCESS_STATE], READY
+.next:
+    add edi, PROCESS_SIZE
+    cmp edi, processes_end
+    jb .process
+    ret
+
+; HLT between ticks costs nothing; the tick's handler switches away from here when somebody can run. STI lets no
+; interrupt in before the HLT has begun, so no tick slips through between the two.
+idle:
+    cli
+    cmp dword ptr [processes_left], 0
+    je finish
+    call schedule
+    sti
+    hlt
+    jmp idle
+
+create_processes:
+    mov edi, emulator_process
+    mov eax, emulator_main
+    call create_process
+    mov edi, worker_process
+    mov eax, worker_main
+
+; Make process EDI ready to start at EAX in ring 3. Its kernel stack is given what it would hold if the program had
+; just been interrupted before its first instruction: a frame, and below it the way back from schedule.
+create_process:
+    mov ebp, esp
+    mov esp, [edi + PROCESS_STACK]
+    push USER_DATA                      ; SS
+    push STACK_TOP                      ; ESP: the first push is the first demand-zero page
+    push 0x202                          ; EFLAGS: IF, and the bit that is always 1
+    push USER_CODE
+    push eax
+    xor eax, eax
+    mov ecx, 10
+.zero:
+    push eax                            ; error code, vector, and eight registers
+    dec ecx
+    jnz .zero
+    mov eax, USER_DATA
+    push eax                            ; DS ES FS GS
+    push eax
+    push eax
+    push eax
+    push trap_return
+    mov [edi + PROCESS_ESP], esp
+    mov dword ptr [edi + PROCESS_STATE], READY
+    inc dword ptr [processes_left]
+    mov esp, ebp
+    ret
+
+.align 4
+current:        .long idle_process
+processes_left: .long 0
+
+;                       state  ESP  stack               directory              status  name
+processes:
+idle_process:     .long ENDED, 0,   idle_stack_top,     kernel_page_directory, 0,      0
+emulator_process: .long ENDED, 0,   emulator_stack_top, emulator_directory,    0,      emulator_name
+worker_process:   .long ENDED, 0,   worker_stack_top,   worker_directory,      0,      worker_name
+processes_end:
+
+emulator_name: .asciz "emulator"
+worker_name:   .asciz "worker"

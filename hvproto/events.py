@@ -1,0 +1,186 @@
+"""What happens, as values: the only thing that goes up from the lower rooms.
+
+Every event says when (``at``, virtual time in cycles). Those that belong to a step of the patent's
+figures 2 and 4 carry the step's number, so that a trace can be laid beside the drawing. The JSON
+form is one object a line, ``{"event": NAME, "step": N, "at": T, ...}``; fields may be added, never
+renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base: virtual time in cycles."""
+
+    step: ClassVar[int | None] = None
+
+    at: int
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in a fixed order."""
+        fields = {key: value for key, value in asdict(self).items() if key != "at"}
+        head = {"event": self.name, "step": self.step, "at": self.at}
+        return json.dumps({**head, **fields}, separators=(", ", ": "))
+
+
+@dataclass(frozen=True, slots=True)
+class SettingSaved(Event):
+    """Steps 24 and 26: a setting was read and written to the save area with its identification."""
+
+    step = 26
+    setting: str
+    register_id: int
+    value: str
+    place: int
+    """HPA of the record in the save area."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingReplaced(Event):
+    """Step 28: the processor got another value for a setting."""
+
+    step = 28
+    setting: str
+    old: str
+    new: str
+    provider: str
+    """"guest" or "hypervisor"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoupled(Event):
+    """The host no longer has the processor for the functions of these settings."""
+
+    step = 28
+    settings: tuple[str, ...]
+    host_eip: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRestored(Event):
+    """Step 30: a setting was read back from memory and written to its register."""
+
+    step = 30
+    setting: str
+    old: str
+    new: str
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recoupled(Event):
+    """The host has the processor again. ``reason`` says what for; a temporary recoupling ends in another Decoupled."""
+
+    step = 30
+    reason: str
+    temporary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionTaken(Event):
+    """An exception or interrupt of the guest. ``route``: handle (the hypervisor did), reflect (guest's own handler),
+    direct (the processor called the guest's handler itself)."""
+
+    vector: int
+    error_code: int | None
+    route: str
+    eip: int
+    """GVA of the instruction, or where it returns to for an interrupt."""
+    cr2: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PageTableWrite(Event):
+    """Step 40: the guest wrote to one of its page tables."""
+
+    step = 40
+    gpa: int
+    size: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict(Event):
+    """Step 42: what the guest mapped overlaps the region."""
+
+    step = 42
+    address: int
+    """The first GVA that both want."""
+    region: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoConflict(Event):
+    """Step 44: the write left the region alone; nothing moves."""
+
+    step = 44
+    gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated(Event):
+    """Step 46: the region moved in the mirror. Addresses are GVAs of its first page."""
+
+    step = 46
+    old: int
+    new: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostFunction(Event):
+    """A function that the recoupled host does for the guest; ``phase`` is begin or end."""
+
+    function: str
+    phase: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestHalted(Event):
+    """The guest ended: HLT with interrupts off, or the debug exit port."""
+
+    guest: int
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(Event):
+    """The machine ended."""
+
+    world: str
+    status: int
+    reason: str
+
+
+Subscriber = Callable[[Event], None]
+
+
+class EventBus:
+    """Hands every event to its subscribers, in the order in which they subscribed."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.append(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.remove(subscriber)
+
+    def emit(self, event: Event) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber(event)

@@ -1,0 +1,102 @@
+"""Decoupling and recoupling the host (WO0250664, figure 2; claims 9-12, 17, 20-30).
+
+24 read the settings -> 26 save them with their identification -> 28 load others -> ... -> 30 read
+them back from memory and restore. Always of a named *set* of settings: the host stays coupled for
+every function whose setting isn't in the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hvproto import events
+from hvproto.events import EventBus
+from hvproto.hypervisor.plan import Provider
+from hvproto.hypervisor.save_area import SaveArea
+from hvproto.processor.processor import Processor
+from hvproto.processor.settings import Setting, SettingValue, describe
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What a setting is replaced by while decoupled, and whose it is."""
+
+    value: SettingValue
+    provider: Provider
+
+
+# What a page walk depends on goes first and CR0 last of these; the tables that live in linear
+# memory follow when that memory is in place.
+_LOAD_ORDER = (
+    Setting.EFER,
+    Setting.CR4,
+    Setting.CR3,
+    Setting.CR0,
+    Setting.GDTR,
+    Setting.LDTR,
+    Setting.IDTR,
+    Setting.TR,
+)
+
+
+class Coupling:
+    """The host's hold on the processor, setting by setting."""
+
+    def __init__(self, processor: Processor, save_area: SaveArea, bus: EventBus) -> None:
+        self.processor = processor
+        self.save_area = save_area
+        self._bus = bus
+        self._decoupled: tuple[Setting, ...] = ()
+
+    @property
+    def decoupled(self) -> tuple[Setting, ...]:
+        """The settings that are not the host's now; empty while the host is coupled."""
+        return self._decoupled
+
+    def decouple(self, replacements: Mapping[Setting, Replacement]) -> None:
+        """Save the host's value of each of these settings to RAM, then load the replacements.
+
+        Segment registers, general registers and EIP are left as they are: they are user-level state,
+        which the caller exchanges. Raises RuntimeError if the host is decoupled already.
+        """
+        if self._decoupled:
+            raise RuntimeError("the host is decoupled already")
+        processor, now = self.processor, self.processor.now
+        order = tuple(setting for setting in _LOAD_ORDER if setting in replacements)
+        old: dict[Setting, SettingValue] = {}
+        self.save_area.clear()
+        for setting in sorted(order):
+            old[setting] = processor.read_setting(setting)
+            place = self.save_area.save(setting, old[setting])
+            self._bus.emit(events.SettingSaved(now, setting.name, int(setting), describe(old[setting]), place))
+        for setting in order:
+            new = replacements[setting]
+            processor.write_setting(setting, new.value)
+            self._bus.emit(
+                events.SettingReplaced(
+                    now, setting.name, describe(old[setting]), describe(new.value), str(new.provider)
+                )
+            )
+        processor.engine.flush_tlb()
+        self._decoupled = order
+        self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), processor.eip))
+
+    def recouple(self, reason: str, *, temporary: bool = False) -> None:
+        """Write back what the save area in RAM says, whatever it says now.
+
+        Raises SaveAreaError if the area no longer holds a setting that is decoupled, RuntimeError
+        if the host is coupled already.
+        """
+        if not self._decoupled:
+            raise RuntimeError("the host is coupled already")
+        processor, now = self.processor, self.processor.now
+        values = {setting: self.save_area.read(setting) for setting in self._decoupled}
+        for setting, value in values.items():
+            old = processor.read_setting(setting)
+            processor.write_setting(setting, value)
+            place = self.save_area.place_of(setting)
+            self._bus.emit(events.SettingRestored(now, setting.name, describe(old), describe(value), place))
+        processor.engine.flush_tlb()
+        self._decoupled = ()
+        self._bus.emit(events.Recoupled(now, reason, temporary))

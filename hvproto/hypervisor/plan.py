@@ -1,0 +1,134 @@
+"""Plans: who provides each piece of supervisor state while the host is decoupled.
+
+One mechanism, three built-in points and any mixture between them: a provider for every setting and
+one for every vector. A plan is data; `coupling` and `region` carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hvproto.errors import PlanError
+from hvproto.processor.settings import Setting
+
+VECTORS = 256
+
+
+class Provider(StrEnum):
+    """Who provides a setting or serves a vector while the host is decoupled."""
+
+    HOST = "host"
+    """Left alone: the host stays coupled for this function."""
+    HYPERVISOR = "hypervisor"
+    GUEST = "guest"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A provider for every setting, and for every vector that differs from the IDT's own provider.
+
+    >>> Plan.parse("mirrored,IDTR=guest").provider(Setting.IDTR)
+    <Provider.GUEST: 'guest'>
+    >>> Plan.parse("direct,vector.32=host").vectors
+    {32: <Provider.HOST: 'host'>}
+    """
+
+    name: str
+    settings: Mapping[Setting, Provider]
+    vectors: Mapping[int, Provider] = field(default_factory=dict)
+
+    def provider(self, setting: Setting) -> Provider:
+        return self.settings.get(setting, Provider.HOST)
+
+    def route(self, vector: int) -> Provider:
+        """Who serves a vector (0-255): what the plan says of it, or else the IDT's provider."""
+        return self.vectors.get(vector, self.provider(Setting.IDTR))
+
+    @property
+    def replaced(self) -> tuple[Setting, ...]:
+        """The settings that decoupling saves and replaces, in the order of their identification."""
+        return tuple(setting for setting in Setting if self.provider(setting) is not Provider.HOST)
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """A plan from ``NAME[,SETTING=PROVIDER|,vector.N=PROVIDER]...``. Raises PlanError."""
+        base, *changes = (part.strip() for part in text.split(","))
+        if base not in BUILT_IN:
+            raise PlanError(f"unknown plan {base!r}: there are {', '.join(BUILT_IN)}")
+        settings = dict(BUILT_IN[base].settings)
+        vectors = dict(BUILT_IN[base].vectors)
+        for change in changes:
+            what, equals, who = (part.strip() for part in change.partition("="))
+            if not equals:
+                raise PlanError(f"{change!r} in the plan: write SETTING=PROVIDER or vector.N=PROVIDER")
+            provider = _provider(who)
+            if what.lower().startswith("vector."):
+                vectors[_vector(what[len("vector.") :])] = provider
+            else:
+                settings[_setting(what)] = provider
+        return cls(text if changes else base, settings, vectors)
+
+    def check_runnable(self) -> None:
+        """Raise PlanError unless a whole guest can run under this plan.
+
+        Any mixture can be coupled; but a guest kernel needs its exceptions, descriptors and page
+        table from one side.
+        """
+        if self.name == "application":
+            raise PlanError("plan application (Figure 1's layering) can't run a guest yet; use mirrored or direct")
+        together = (Setting.IDTR, Setting.GDTR, Setting.TR, Setting.CR3, Setting.CR0, Setting.CR4, Setting.EFER)
+        providers = {self.provider(setting) for setting in together}
+        if len(providers) > 1 or Provider.HOST in providers:
+            shown = ", ".join(f"{setting.name}={self.provider(setting)}" for setting in together)
+            raise PlanError(
+                f"a guest can't run under this mixture ({shown}): these settings must come from one side. "
+                "A mixture is for coupling by hand, through hvproto.hypervisor.coupling"
+            )
+        if self.vectors:
+            numbers = ", ".join(map(str, sorted(self.vectors)))
+            raise PlanError(f"routes of single vectors ({numbers}) can't be run with a whole guest yet")
+
+    @property
+    def guest_at_ring0(self) -> bool:
+        """Whether the guest kernel has the processor's own privilege: its page table is in CR3."""
+        return self.provider(Setting.CR3) is Provider.GUEST
+
+
+def _provider(text: str) -> Provider:
+    try:
+        return Provider(text.lower())
+    except ValueError:
+        raise PlanError(f"unknown provider {text!r}: there are host, hypervisor, guest") from None
+
+
+def _setting(text: str) -> Setting:
+    try:
+        return Setting[text.upper()]
+    except KeyError:
+        raise PlanError(f"unknown setting {text!r}: there are {', '.join(Setting.__members__)}") from None
+
+
+def _vector(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < VECTORS:
+        raise PlanError(f"unknown vector {text!r}: give a number from 0 to 255")
+    return number
+
+
+def _all(provider: Provider) -> dict[Setting, Provider]:
+    return dict.fromkeys(Setting, provider)
+
+
+BUILT_IN: dict[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        Plan("mirrored", _all(Provider.HYPERVISOR)),
+        Plan("direct", _all(Provider.GUEST)),
+        Plan("application", _all(Provider.HOST)),
+    )
+}

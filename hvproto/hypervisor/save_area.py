@@ -1,0 +1,74 @@
+"""The memory area that the host's settings are saved to (WO0250664, step 26; claims 9, 21, 23, 27).
+
+In RAM, little endian: a header of 16 bytes (magic, count, two reserved words) and then one record
+of 24 bytes per setting, as `hvproto.processor.settings` packs it: the register's identification
+first. Recoupling reads the values back from here and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from hvproto.addresses import HPA
+from hvproto.errors import HvprotoError
+from hvproto.processor.settings import RECORD, Setting, SettingValue, pack_setting, unpack_setting
+
+MAGIC = 0x45564153  # "SAVE"
+HEADER = struct.Struct("<IIII")
+CAPACITY = 64
+SIZE = HEADER.size + CAPACITY * RECORD.size
+
+
+class SaveAreaError(HvprotoError):
+    """The area doesn't hold what recoupling needs: somebody overwrote it, or nothing was saved."""
+
+
+class SaveArea:
+    """A save area at a host-physical address of RAM."""
+
+    def __init__(self, ram: memoryview, place: HPA) -> None:
+        self._ram = ram
+        self.place = place
+        self.clear()
+
+    def clear(self) -> None:
+        self._ram[self.place : self.place + SIZE] = bytes(SIZE)
+        self._write_count(0)
+
+    def _write_count(self, count: int) -> None:
+        HEADER.pack_into(self._ram, self.place, MAGIC, count, 0, 0)
+
+    def save(self, setting: Setting, value: SettingValue) -> HPA:
+        """Write a setting with its identification; returns where its record lies."""
+        records = self.decode()
+        index = list(records).index(setting) if setting in records else len(records)
+        place = HPA(self.place + HEADER.size + index * RECORD.size)
+        self._ram[place : place + RECORD.size] = pack_setting(setting, value)
+        self._write_count(max(index + 1, len(records)))
+        return place
+
+    def place_of(self, setting: Setting) -> HPA:
+        """Where the record of a setting lies. Raises SaveAreaError if it wasn't saved."""
+        order = list(self.decode())
+        if setting not in order:
+            raise SaveAreaError(f"{setting.name} is not in the save area at {self.place:#x}")
+        return HPA(self.place + HEADER.size + order.index(setting) * RECORD.size)
+
+    def read(self, setting: Setting) -> SettingValue:
+        """Read a setting back from RAM. Raises SaveAreaError if it isn't there."""
+        return unpack_setting(bytes(self._ram[self.place_of(setting) :][: RECORD.size]))[1]
+
+    def decode(self) -> dict[Setting, SettingValue]:
+        """All that is saved, in the order in which it lies in RAM. Raises SaveAreaError."""
+        magic, count, _, _ = HEADER.unpack_from(self._ram, self.place)
+        if magic != MAGIC or count > CAPACITY:
+            raise SaveAreaError(f"there is no save area at {self.place:#x}: magic {magic:#x}, count {count}")
+        found: dict[Setting, SettingValue] = {}
+        for index in range(count):
+            at = self.place + HEADER.size + index * RECORD.size
+            try:
+                setting, value = unpack_setting(bytes(self._ram[at : at + RECORD.size]))
+            except ValueError as error:
+                raise SaveAreaError(f"record {index} of the save area at {self.place:#x}: {error}") from None
+            found[setting] = value
+        return found

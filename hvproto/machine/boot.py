@@ -1,0 +1,49 @@
+"""How a kernel is started: the state that a multiboot 1 loader leaves (Multiboot Specification 0.6.96, 3.2)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hvproto.addresses import GPA
+from hvproto.images.image import Image
+from hvproto.images.load import check_fits
+from hvproto.images.multiboot import build_info
+from hvproto.processor.segments import Segment, TableRegister, encode_descriptor, flat
+
+BOOT_MAGIC = 0x2BADB002
+BOOT_GDT = GPA(0x8000)
+"""Where the loader's own GDT lies; a kernel that loads segments must first bring its own."""
+BOOT_CODE = flat(0x08, code=True, dpl=0)
+BOOT_DATA = flat(0x10, code=False, dpl=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """Registers at the kernel's first instruction: 32-bit protected mode, flat, no paging, IF clear."""
+
+    eip: int
+    eax: int
+    ebx: int
+    code: Segment
+    data: Segment
+    gdtr: TableRegister
+
+
+def load_kernel(image: Image, memory_size: int, write: Callable[[GPA, bytes], None]) -> BootState:
+    """Put an image, its multiboot information and the loader's GDT into memory through ``write``.
+
+    Raises ImageError if the image doesn't fit into ``memory_size`` bytes.
+    """
+    check_fits(image, memory_size)
+    for segment in image.segments:
+        write(GPA(segment.address), segment.data + bytes(segment.size - len(segment.data)))
+    info = build_info(memory_size)
+    for segment in info.segments:
+        write(GPA(segment.address), segment.data)
+    gdt = struct.pack("<QQQ", 0, encode_descriptor(BOOT_CODE), encode_descriptor(BOOT_DATA))
+    write(BOOT_GDT, gdt)
+    return BootState(
+        image.entry, BOOT_MAGIC, info.ebx, BOOT_CODE, BOOT_DATA, TableRegister(BOOT_GDT, len(gdt) - 1)
+    )

@@ -1,0 +1,81 @@
+"""Virtual time of the machine: a counter of executed cycles, and what is to happen at which count.
+
+Nothing here knows the time of day. The count belongs to whoever runs the processor; the clock asks for it anew each
+time, so that a device that is read in the middle of a run sees the cycle of that very read.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+CYCLES_PER_SECOND = 119_318_200
+"""The nominal rate: 100 cycles to one input clock of the interval timer (1.193182 MHz)."""
+
+
+class Event:
+    """An action planned for one cycle; made by `Clock.at`."""
+
+    __slots__ = ("action", "cancelled", "when")
+
+    def __init__(self, when: int, action: Callable[[], None]) -> None:
+        self.when = when
+        self.action = action
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Forget the action. Harmless when it has run already."""
+        self.cancelled = True
+
+
+class Clock:
+    """Virtual time in cycles, with its agenda.
+
+    >>> cycle = 0
+    >>> clock = Clock(lambda: cycle)
+    >>> event = clock.at(200, lambda: print("two hundred"))
+    >>> clock.run_due(), clock.next_event()
+    (0, 200)
+    >>> cycle = 250
+    >>> clock.run_due()
+    two hundred
+    1
+    """
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        """``now`` gives the current cycle, never less than it gave before."""
+        self._now = now
+        self._agenda: list[tuple[int, int, Event]] = []
+        self._sequence = 0
+
+    @property
+    def now(self) -> int:
+        """The current cycle."""
+        return self._now()
+
+    def at(self, when: int, action: Callable[[], None]) -> Event:
+        """Plan ``action`` for cycle ``when``; one that has passed already is due at once.
+
+        Actions run from `run_due` only, never from here. Those of the same cycle run in the order they were planned.
+        """
+        event = Event(when, action)
+        heapq.heappush(self._agenda, (when, self._sequence, event))
+        self._sequence += 1
+        return event
+
+    def next_event(self) -> int | None:
+        """The cycle of the earliest action that is still planned, None if there is none."""
+        while self._agenda and self._agenda[0][2].cancelled:
+            heapq.heappop(self._agenda)
+        return self._agenda[0][0] if self._agenda else None
+
+    def run_due(self) -> int:
+        """Run every action that is due, also those that an action plans for a cycle not later than now.
+
+        Returns how many ran. An action that always plans itself anew for a cycle that has passed never comes to an end.
+        """
+        count = 0
+        while (when := self.next_event()) is not None and when <= self.now:
+            heapq.heappop(self._agenda)[2].action()
+            count += 1
+        return count

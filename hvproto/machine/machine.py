@@ -1,0 +1,200 @@
+"""The machine: processor, RAM and board, and the loop that makes a PC of them.
+
+The processor runs in slices that end where something else is due: a timer event, an interrupt that
+can be taken, a stop that somebody asked for. Everything that is decided is decided between slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unicorn import UcError
+
+from hvproto.addresses import GPA
+from hvproto.errors import EngineError, LimitReached, NoMemory, TripleFault, Where, World
+from hvproto.images.image import Image
+from hvproto.machine.ata import ImageBackend
+from hvproto.machine.board import Board
+from hvproto.machine.boot import load_kernel
+from hvproto.machine.clock import Clock
+from hvproto.machine.disk_image import bundled_disk
+from hvproto.machine.ram import MIB, Ram
+from hvproto.processor.delivery import Shutdown
+from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.processor import Processor, Stop
+from hvproto.processor.segments import SegmentRegister
+from hvproto.processor.settings import EFLAGS_IF, Setting
+
+DEFAULT_RAM = 64 * MIB
+NEVER = (1 << 63) - 1
+WINDOW_POLL = 256
+"""While an interrupt waits for IF, how many cycles pass between two looks at the flag."""
+
+
+class Machine:
+    """A PC with one processor.
+
+    ``world`` names whose code runs on it, for errors; a hypervisor sets it as it couples and
+    decouples. ``on_serial`` and ``on_debug`` get each byte that leaves COM1 or port 0xe9.
+    """
+
+    def __init__(
+        self,
+        ram_size: int = DEFAULT_RAM,
+        disk: bytes | None = None,
+        *,
+        world: World = World.GUEST,
+        engine: str | None = None,
+        on_serial: Callable[[int], None] | None = None,
+        on_debug: Callable[[int], None] | None = None,
+    ) -> None:
+        self.ram = Ram(ram_size)
+        self.processor = Processor(self.ram.view, engine)
+        self.world = world
+        self.images: dict[World, Image] = {}
+        self.serial_output = bytearray()
+        self.debug_output = bytearray()
+        self.exit_value: int | None = None
+        self._listeners = {id(self.serial_output): on_serial, id(self.debug_output): on_debug}
+        self.clock = Clock(lambda: self.processor.now)
+        self.board = Board(
+            self.clock,
+            ImageBackend(bundled_disk() if disk is None else disk),
+            on_serial=lambda byte: self._emit(self.serial_output, byte),
+            on_debug=lambda byte: self._emit(self.debug_output, byte),
+            on_exit=self._on_exit,
+            on_interrupt=self.processor.request_stop,
+        )
+        self.extra_ports: dict[int, Callable[[int], int]] = {}
+        self.processor.ports = self
+
+    def _emit(self, stream: bytearray, byte: int) -> None:
+        stream.append(byte)
+        listener = self._listeners[id(stream)]
+        if listener is not None:
+            listener(byte)
+
+    def _on_exit(self, value: int) -> None:
+        self.exit_value = value
+        self.processor.request_stop()
+
+    # -- ports -------------------------------------------------------------------------------
+
+    def read(self, port: int, size: int) -> int:
+        """IN: what the board answers."""
+        return self.board.ports.read(port, size)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT: tell the board; the run ends earlier if the device has planned something earlier."""
+        self.board.ports.write(port, size, value)
+        self._keep_appointments()
+
+    def _keep_appointments(self) -> None:
+        event = self.clock.next_event()
+        if event is not None:
+            self.processor.limit_run(event)
+
+    # -- running -----------------------------------------------------------------------------
+
+    def load(self, image: Image) -> None:
+        """Load a kernel and set the processor to its first instruction. Raises ImageError."""
+        view = self.ram.view
+
+        def write(address: GPA, data: bytes) -> None:
+            view[address : address + len(data)] = data
+
+        state = load_kernel(image, self.ram.size, write)
+        self.images[self.world] = image
+        processor = self.processor
+        processor.write_setting(Setting.GDTR, state.gdtr)
+        data = {register: state.data for register in SegmentRegister if register is not SegmentRegister.CS}
+        processor.set_segments({SegmentRegister.CS: state.code, **data})
+        for index in range(8):
+            processor.set_gpr(index, 0)
+        processor.set_gpr(0, state.eax)
+        processor.set_gpr(3, state.ebx)
+        processor.eflags = 2
+        processor.eip = state.eip
+
+    def where(self) -> Where:
+        """Whose code the processor is at, and where."""
+        eip = self.processor.eip
+        image = self.images.get(self.world)
+        return Where(self.world, eip, image.symbols.name_at(eip) if image else None)
+
+    def slice(self, limit: int = NEVER, *, deliver: bool = True) -> Stop:
+        """Run to the next moment at which something outside the processor may have to happen.
+
+        Due events have happened and, if ``deliver``, a pending interrupt that IF and the interrupt
+        shadow let through has been delivered before the run. Raises RunErrors.
+        """
+        self.clock.run_due()
+        deadline = min(limit, NEVER)
+        if self.board.pic.pending:
+            if deliver and self.interruptible():
+                self.interrupt()
+            if self.board.pic.pending and deliver:
+                deadline = min(deadline, self.processor.now + self._window_poll())
+        event = self.clock.next_event()
+        if event is not None:
+            deadline = min(deadline, event)
+        return self.run_processor(deadline)
+
+    def _window_poll(self) -> int:
+        # One block is enough for an interrupt shadow; IF may stay clear for long.
+        return 1 if self.processor.eflags & EFLAGS_IF else WINDOW_POLL
+
+    def interruptible(self) -> bool:
+        """Whether an external interrupt would be taken now."""
+        return bool(self.processor.eflags & EFLAGS_IF) and not self.processor.in_interrupt_shadow
+
+    def interrupt(self) -> int:
+        """Acknowledge the pending interrupt and deliver it through the current IDT; returns the vector."""
+        vector = self.board.pic.acknowledge()
+        try:
+            self.processor.interrupt(vector)
+        except Shutdown as shutdown:
+            raise TripleFault(self.where(), shutdown.faults) from None
+        return vector
+
+    def run_processor(self, deadline: int) -> Stop:
+        """`Processor.run`, with the engine's failures made into errors that say where."""
+        try:
+            return self.processor.run(deadline)
+        except Shutdown as shutdown:
+            raise TripleFault(self.where(), shutdown.faults) from None
+        except UnmappedAccess as access:
+            raise NoMemory(self.where(), access.kind, access.physical) from None
+        except UcError as error:
+            raise EngineError(f"{self.where()}: the engine stopped: {error}") from error
+
+    def wait_for_interrupt(self, limit: int = NEVER) -> bool:
+        """After HLT: let time pass until an interrupt is pending; False if none will ever come."""
+        if not self.processor.eflags & EFLAGS_IF:
+            return False
+        while not self.board.pic.pending:
+            event = self.clock.next_event()
+            if event is None:
+                return False
+            if event >= limit:
+                self.processor.advance_to(limit)
+                return True
+            self.processor.advance_to(event)
+            self.clock.run_due()
+        return True
+
+    def run(self, limit: int | None = None) -> int:
+        """Run until the machine ends; returns the exit status.
+
+        0 after HLT with nothing that could wake it, 2*value+1 after a write to the debug exit
+        port. ``limit`` is in cycles of virtual time. Raises LimitReached and other RunErrors.
+        """
+        end = NEVER if limit is None else limit
+        while True:
+            stop = self.slice(end)
+            if self.exit_value is not None:
+                return (2 * self.exit_value + 1) & 0xFF
+            if stop is Stop.HALT and not self.wait_for_interrupt(end):
+                return 0
+            if self.processor.now >= end:
+                raise LimitReached(self.where(), end)

@@ -1,0 +1,318 @@
+"""The seam between our processor and Unicorn: what a way of driving the engine must offer.
+
+Everything here uses Unicorn's public interface only. Two subclasses complete it: `native`, which
+knows the private layout of one pinned version, and `portable`, which knows nothing private.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import unicorn
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from hvproto.errors import EngineError
+from hvproto.processor.segments import RPL_MASK, Segment, SegmentRegister, TableRegister
+from hvproto.processor.settings import EFER_MSR, Setting, SettingValue
+
+
+class Outcome(Enum):
+    """Why the engine came back."""
+
+    STOPPED = auto()  # the deadline, or somebody asked for it
+    HALTED = auto()  # HLT at ring 0; EIP is after it
+    EXCEPTION = auto()  # an exception that the engine left to us (portable only); EIP is precise
+    SHUTDOWN = auto()  # triple fault while delivering natively
+
+
+@dataclass(frozen=True, slots=True)
+class PendingException:
+    """An exception or software interrupt that has been raised but not delivered."""
+
+    vector: int
+    error_code: int | None = None
+    software: bool = False
+    """INT n, INT3 or INTO: the gate's DPL counts, and the return address is after the instruction."""
+    length: int = 0
+    """Of a software interrupt: the instruction's length in bytes. EIP still points at it."""
+
+
+class Callbacks(Protocol):
+    """What the engine asks its owner for in the middle of a run. None of these may decide anything lasting."""
+
+    def port_in(self, port: int, size: int) -> int: ...
+    def port_out(self, port: int, size: int, value: int) -> None: ...
+    def protected_store(self, physical: int, size: int, value: int) -> None: ...
+    def trap(self, address: int) -> bool: ...
+
+
+VECTORS_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
+
+GPR_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+"""General registers in their machine encoding."""
+
+GPR_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES)
+SEGMENT_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in SegmentRegister.__members__)
+CONTROL_IDS = {
+    Setting.CR0: x86_const.UC_X86_REG_CR0,
+    Setting.CR3: x86_const.UC_X86_REG_CR3,
+    Setting.CR4: x86_const.UC_X86_REG_CR4,
+}
+TABLE_IDS = {
+    Setting.IDTR: x86_const.UC_X86_REG_IDTR,
+    Setting.GDTR: x86_const.UC_X86_REG_GDTR,
+    Setting.LDTR: x86_const.UC_X86_REG_LDTR,
+    Setting.TR: x86_const.UC_X86_REG_TR,
+}
+
+# How the engine keeps a busy TSS: as available. A busy type would abort the process at the next stack switch.
+_TSS_BUSY_BIT = 1 << 9
+
+
+class _Mmr(ctypes.Structure):
+    """The public ``uc_x86_mmr``."""
+
+    _fields_ = (
+        ("selector", ctypes.c_uint16),
+        ("base", ctypes.c_uint64),
+        ("limit", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class _Msr(ctypes.Structure):
+    """The public ``uc_x86_msr``."""
+
+    _fields_ = (("rid", ctypes.c_uint32), ("value", ctypes.c_uint64))
+
+
+class UnmappedAccess(Exception):
+    """An access to physical memory that isn't there; carried out of a run by the engine."""
+
+    def __init__(self, kind: str, physical: int) -> None:
+        super().__init__(kind, physical)
+        self.kind = kind
+        self.physical = physical
+
+
+class Engine(ABC):
+    """One Unicorn instance in 32-bit system mode over a RAM buffer that Python owns."""
+
+    name: str
+    traps_port_io: bool
+    """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
+
+    def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
+        self.callbacks = callbacks
+        self.failure: BaseException | None = None
+        self._ram = ram
+        self._buffer = (ctypes.c_char * len(ram)).from_buffer(ram)
+        self.uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
+        self.uc.mem_map_ptr(0, len(ram), uc_const.UC_PROT_ALL, ctypes.addressof(self._buffer))
+        # No "until" address: Unicorn would translate it and clobber CR2.
+        self.uc.ctl_exits_enabled(True)
+        self.uc.ctl_set_exits([])
+        self._handle = self.uc._uch
+        self._cell = ctypes.c_uint64()
+        self._cell_ref = ctypes.byref(self._cell)
+        self._mmr = _Mmr()
+        self._mmr_ref = ctypes.byref(self._mmr)
+        self._traps: dict[int, int] = {}
+        self._resume = 0
+        self.flush_code_wanted = False
+        self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
+        self.uc.hook_add(
+            uc_const.UC_HOOK_MEM_READ_UNMAPPED
+            | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED
+            | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED,
+            self._on_unmapped,
+        )
+
+    # -- registers ---------------------------------------------------------------------------
+
+    def read_register(self, register: int) -> int:
+        """A general or control register by Unicorn's number."""
+        self._cell.value = 0
+        uclib.uc_reg_read(self._handle, register, self._cell_ref)
+        return self._cell.value
+
+    def write_register(self, register: int, value: int) -> None:
+        self._cell.value = value
+        _check(uclib.uc_reg_write(self._handle, register, self._cell_ref))
+
+    def read_setting(self, setting: Setting) -> SettingValue:
+        if setting in CONTROL_IDS:
+            return self.read_register(CONTROL_IDS[setting])
+        if setting is Setting.EFER:
+            return self.read_msr(EFER_MSR)
+        uclib.uc_reg_read(self._handle, TABLE_IDS[setting], self._mmr_ref)
+        if setting.kind is TableRegister:
+            return TableRegister(self._mmr.base, self._mmr.limit)
+        return Segment(self._mmr.selector, self._mmr.base, self._mmr.limit, self._mmr.flags & 0x00F0_FF00)
+
+    def write_setting(self, setting: Setting, value: SettingValue) -> None:
+        match value:
+            case int() if setting is Setting.EFER:
+                self.write_msr(EFER_MSR, value)
+            case int():
+                self.write_register(CONTROL_IDS[setting], value)
+            case TableRegister(base, limit):
+                self._write_mmr(setting, 0, base, limit, 0)
+            case Segment(selector, base, limit, attributes):
+                if setting is Setting.TR:
+                    attributes &= ~_TSS_BUSY_BIT
+                self._write_mmr(setting, selector, base, limit, attributes)
+
+    def _write_mmr(self, setting: Setting, selector: int, base: int, limit: int, flags: int) -> None:
+        mmr = self._mmr
+        mmr.selector, mmr.base, mmr.limit, mmr.flags = selector, base, limit, flags
+        _check(uclib.uc_reg_write(self._handle, TABLE_IDS[setting], self._mmr_ref))
+
+    def read_msr(self, number: int) -> int:
+        msr = _Msr(number, 0)
+        uclib.uc_reg_read(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr))
+        return int(msr.value)
+
+    def write_msr(self, number: int, value: int) -> None:
+        msr = _Msr(number, value)
+        _check(uclib.uc_reg_write(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr)))
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0-3."""
+        return self.read_register(SEGMENT_IDS[SegmentRegister.CS]) & RPL_MASK
+
+    @abstractmethod
+    def read_segment(self, register: SegmentRegister) -> Segment:
+        """A segment register with its hidden part."""
+
+    @abstractmethod
+    def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
+        """Load segment registers; SS brings the CPL with its DPL.
+
+        The descriptors must be those that the current GDT and LDT hold for these selectors: the
+        portable way can only load from there.
+        """
+
+    # -- whole states ------------------------------------------------------------------------
+
+    def save_context(self) -> Any:
+        """Everything the engine keeps of the processor, not memory or TLB; opaque."""
+        return self.uc.context_save()
+
+    def restore_context(self, context: Any) -> None:
+        """Put a saved state back and flush the TLB, which a restore alone does not."""
+        self.uc.context_restore(context)
+        self.flush_tlb()
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def flush_tlb(self) -> None:
+        self.uc.ctl(uc_const.UC_CTL_TLB_FLUSH, uc_const.UC_CTL_IO_WRITE)
+
+    def flush_code(self) -> None:
+        """Forget all translated code: needed after code bytes change behind the engine's back."""
+        self.uc.ctl_flush_tb()
+
+    def protect(self, physical: int, size: int, *, on: bool) -> None:
+        """Trap (or stop trapping) stores to whole pages of physical memory.
+
+        A store to such a page isn't performed by the engine; `Callbacks.protected_store` gets it.
+        """
+        rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC if on else uc_const.UC_PROT_ALL
+        self.uc.mem_protect(physical, size, rights)
+
+    def plant(self, address: int) -> None:
+        """Have `Callbacks.trap` called when an instruction *starts* at this linear address.
+
+        Costs nothing elsewhere. Takes effect after `flush_code`, for code that was run before.
+        """
+        if address not in self._traps:
+            self._traps[address] = self.uc.hook_add(
+                uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address
+            )
+
+    def unplant(self, address: int) -> None:
+        handle = self._traps.pop(address, None)
+        if handle is not None:
+            self.uc.hook_del(handle)
+
+    # -- running -----------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def now(self) -> int:
+        """Virtual time in cycles: bytes of code in all basic blocks entered so far."""
+
+    @now.setter
+    @abstractmethod
+    def now(self, value: int) -> None: ...
+
+    @property
+    @abstractmethod
+    def block_end(self) -> int:
+        """Linear address after the last basic block that was entered."""
+
+    @abstractmethod
+    def set_deadline(self, when: int) -> None:
+        """Stop at the first basic block that would start at or after this time. Callable in a run."""
+
+    @abstractmethod
+    def run(self) -> Outcome:
+        """Run from the current CS:EIP until something ends it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask the running engine to stop; precise only where the caller's hook is."""
+
+    pending: PendingException | None = None
+    """After Outcome.EXCEPTION: what to deliver. After Outcome.SHUTDOWN: what couldn't be."""
+
+    def close(self) -> None:
+        """Drop the engine's hooks, which hold this object in reference cycles."""
+        self.uc.hook_del_all() if hasattr(self.uc, "hook_del_all") else None
+
+    # -- hooks -------------------------------------------------------------------------------
+
+    def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
+        """Call back; keep the first exception and stop, instead of letting the engine swallow it."""
+        try:
+            return action(*arguments)
+        except BaseException as error:  # also KeyboardInterrupt: it must not vanish in a C frame
+            if self.failure is None:
+                self.failure = error
+            self.stop()
+            return otherwise
+
+    def _on_protected_store(self, _uc: Any, _access: int, physical: int, size: int, value: int, _data: Any) -> bool:
+        # A store that crosses pages arrives once in full and then byte by byte; only the bytes know
+        # where the second page lies.
+        if (physical & 0xFFF) + size <= 0x1000:
+            self.guarded(self.callbacks.protected_store, physical, size, value & ((1 << 8 * size) - 1))
+        return True
+
+    def _on_unmapped(self, _uc: Any, access: int, physical: int, size: int, _value: int, _data: Any) -> bool:
+        kind = {
+            uc_const.UC_MEM_READ_UNMAPPED: "read",
+            uc_const.UC_MEM_WRITE_UNMAPPED: "write",
+            uc_const.UC_MEM_FETCH_UNMAPPED: "instruction fetch",
+        }[access]
+        if self.failure is None:
+            self.failure = UnmappedAccess(kind, physical)
+        return False
+
+    def _on_trap(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+        if self.guarded(self.callbacks.trap, address, otherwise=False):
+            self.stop()
+
+
+def _check(status: int) -> None:
+    if status:
+        raise EngineError(f"the engine refused a register write: {unicorn.UcError(status)}")

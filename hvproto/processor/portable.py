@@ -1,0 +1,250 @@
+"""The portable way: exceptions stop the engine and are delivered in Python, by public calls only.
+
+Three things have no public call. Each is had by a detour:
+
+* *The error code* of an exception lies in the bytes of a saved context, at an offset that
+  `_calibrate` finds by provoking exceptions whose code is known.
+* *The engine never forgets an exception* (a second page fault would come as a double fault). The
+  memory of it lies in the context too; it is found the same way and patched.
+* *The privilege level* can't be lowered by a register write. But SS brings the CPL, and real mode
+  (CR0.PE clear for a moment) or virtual-8086 mode (EFLAGS.VM) let any SS be loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from hvproto.errors import EngineError
+from hvproto.processor.engine import (
+    SEGMENT_IDS,
+    VECTORS_WITH_ERROR_CODE,
+    Callbacks,
+    Engine,
+    Outcome,
+    PendingException,
+)
+from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentRegister
+from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_VM
+
+_CR0 = x86_const.UC_X86_REG_CR0
+_EFLAGS = x86_const.UC_X86_REG_EFLAGS
+_EIP = x86_const.UC_X86_REG_EIP
+_SS = SEGMENT_IDS[SegmentRegister.SS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    """Where a saved context keeps what no call tells."""
+
+    error_code: int
+    is_software: int
+    old_exception: int
+
+
+class PortableEngine(Engine):
+    """Unicorn by its public interface."""
+
+    name = "portable"
+    traps_port_io = False
+
+    load_descriptor: Callable[[int], Segment]
+    """selector -> segment as the current tables define it; set by the processor."""
+    port_allowed: Callable[[int, int], bool]
+    """(port, size) -> whether IOPL or the TSS's bitmap allow it; set by the processor."""
+    code_byte: Callable[[int], int]
+    """offset from EIP -> byte of code there; set by the processor."""
+
+    def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
+        super().__init__(ram, callbacks)
+        self._offsets = _calibrate()
+        self._now = 0
+        self._deadline = 0
+        self._block_end = 0
+        self._running = False
+        self._asked = False
+        self._vector: int | None = None
+        self._invalid = False
+        self._violation: Any = None
+        self._scratch: Any = None
+        self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        self.uc.hook_add(uc_const.UC_HOOK_INSN_INVALID, self._on_invalid)
+        self.uc.hook_add(uc_const.UC_HOOK_BLOCK, self._on_block)
+        self.uc.hook_add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
+        self.uc.hook_add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
+
+    # -- state -------------------------------------------------------------------------------
+
+    def read_segment(self, register: SegmentRegister) -> Segment:
+        selector = self.read_register(SEGMENT_IDS[register])
+        return self.load_descriptor(selector) if selector & ~RPL_MASK else NULL_SEGMENT.with_selector(selector)
+
+    def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
+        stack = segments.get(SegmentRegister.SS)
+        if stack is not None:
+            self._change_level(stack.dpl)
+            self.write_register(_SS, stack.selector)
+        for register, segment in segments.items():
+            if register is not SegmentRegister.SS:
+                self.write_register(SEGMENT_IDS[register], segment.selector)
+
+    def _change_level(self, level: int) -> None:
+        """Bring the CPL to ``level`` (0 or 3) without touching anything else for good."""
+        if level == self.read_register(_SS) & RPL_MASK:
+            return
+        if level == 0:
+            cr0 = self.read_register(_CR0)
+            self.write_register(_CR0, cr0 & ~(CR0_PE | CR0_PG))
+            self.write_register(_SS, 0)
+            self.write_register(_CR0, cr0)
+        elif level == 3:
+            flags = self.read_register(_EFLAGS)
+            self.write_register(_EFLAGS, flags | EFLAGS_VM)
+            self.write_register(_SS, 0)
+            self.write_register(_EFLAGS, flags)
+        else:
+            raise EngineError("the portable engine has no way to ring 1 or 2; use HVPROTO_ENGINE=native")
+
+    # -- running -----------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    @now.setter
+    def now(self, value: int) -> None:
+        self._now = value
+
+    @property
+    def block_end(self) -> int:
+        return self._block_end
+
+    def set_deadline(self, when: int) -> None:
+        self._deadline = when
+
+    def stop(self) -> None:
+        self._asked = True
+        self.uc.emu_stop()
+
+    def run(self) -> Outcome:
+        self._asked = False
+        self._vector = None
+        self._violation = None
+        self.failure = None
+        status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self.read_register(_EIP)), ctypes.c_uint64(0),
+                                    ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
+        if self.failure is not None:
+            raise self.failure
+        if status:
+            raise unicorn.UcError(status)
+        if self._violation is not None:
+            # The engine went on to the end of the block: go back to before the IN or OUT.
+            self.restore_context(self._violation)
+            self.pending = PendingException(13, 0)
+            return Outcome.EXCEPTION
+        if self._vector is not None:
+            self.pending = self._explain(self._vector)
+            return Outcome.EXCEPTION
+        return Outcome.STOPPED if self._asked else Outcome.HALTED
+
+    def _explain(self, vector: int) -> PendingException:
+        """What the exception is, from the saved context; and make the engine forget it."""
+        if self._invalid:
+            return PendingException(6)
+        if self._scratch is None:
+            self._scratch = self.uc.context_save()
+        else:
+            self.uc.context_update(self._scratch)
+        base = ctypes.cast(self._scratch.context, ctypes.c_void_p).value or 0
+        if ctypes.c_int32.from_address(base + self._offsets.is_software).value:
+            length = 1 if vector in (3, 4) and self.code_byte(-1) in (0xCC, 0xCE) else 2
+            self.write_register(_EIP, self.read_register(_EIP) - length & 0xFFFF_FFFF)
+            return PendingException(vector, None, True, length)
+        error = ctypes.c_int32.from_address(base + self._offsets.error_code).value
+        old = ctypes.c_int32.from_address(base + self._offsets.old_exception)
+        if old.value != -1:
+            old.value = -1
+            self.uc.context_restore(self._scratch)
+        return PendingException(vector, error if vector in VECTORS_WITH_ERROR_CODE else None)
+
+    # -- hooks -------------------------------------------------------------------------------
+
+    def _on_interrupt(self, _uc: Any, vector: int, _data: Any) -> None:
+        self._vector, self._invalid = vector, False
+        self.stop()
+
+    def _on_invalid(self, _uc: Any, _data: Any) -> bool:
+        self._vector, self._invalid = 6, True
+        self.stop()
+        return True
+
+    def _on_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+        if self._now >= self._deadline:
+            self.stop()
+        else:
+            self._now += size
+            self._block_end = address + size
+
+    def _refuses(self, port: int, size: int) -> bool:
+        if self._violation is None and not self.guarded(self.port_allowed, port, size, otherwise=True):
+            self._violation = self.uc.context_save()
+            self.stop()
+        return self._violation is not None
+
+    def _on_in(self, _uc: Any, port: int, size: int, _data: Any) -> int:
+        if self._refuses(port, size):
+            return 0
+        return int(self.guarded(self.callbacks.port_in, port, size, otherwise=0))
+
+    def _on_out(self, _uc: Any, port: int, size: int, value: int, _data: Any) -> None:
+        if not self._refuses(port, size):
+            self.guarded(self.callbacks.port_out, port, size, value)
+
+
+@cache
+def _calibrate() -> _Offsets:
+    """Find three fields in a saved context by exceptions whose outcome is known."""
+    bad_selector = (0x1238, 0x1350)
+    # mov eax, 0x7777vvvv; mov ds, ax: the upper half keeps EAX itself from matching.
+    gp = [b"\xb8" + (0x7777_0000 | value).to_bytes(4, "little") + b"\x8e\xd8" for value in bad_selector]
+    divide = b"\x31\xc9\xf7\xf1"  # xor ecx, ecx; div ecx
+    images = [_context_after(code) for code in (*gp, divide, b"\xcd\x30", b"\xcd\x31", b"\xcc")]
+
+    def find(name: str, expected: tuple[int | None, ...]) -> int:
+        hits = [
+            at
+            for at in range(0, len(images[0]) - 3, 4)
+            if all(
+                value is None or int.from_bytes(image[at : at + 4], "little", signed=True) == value
+                for value, image in zip(expected, images, strict=True)
+            )
+        ]
+        if len(hits) != 1:
+            raise EngineError(f"the portable engine can't find the {name} in a saved context ({len(hits)} places fit)")
+        return hits[0]
+
+    return _Offsets(
+        error_code=find("error code", (*bad_selector, None, None, None, None)),
+        is_software=find("software-interrupt mark", (0, 0, 0, 1, 1, 1)),
+        old_exception=find("last exception", (13, 13, 0, -1, -1, -1)),
+    )
+
+
+def _context_after(code: bytes) -> bytes:
+    """The bytes of the context after running ``code`` up to its exception."""
+    uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
+    uc.mem_map(0, 0x2000)
+    uc.mem_write(0x1000, code)
+    uc.hook_add(uc_const.UC_HOOK_INTR, lambda engine, _vector, _data: engine.emu_stop())
+    uc.emu_start(0x1000, 0x1FFF)
+    context = uc.context_save()
+    address = ctypes.cast(context.context, ctypes.c_void_p).value or 0
+    return ctypes.string_at(address, uclib.uc_context_size(uc._uch))

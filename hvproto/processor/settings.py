@@ -1,0 +1,116 @@
+"""The supervisor state of the processor, by name: what decoupling saves and replaces.
+
+A *setting* is one named piece of supervisor state together with the register it lives in. Its
+number is the register identification that the save area carries (WO0250664, step 26, claims 21-27).
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+from hvproto.processor.segments import Segment, TableRegister
+
+SettingValue = int | TableRegister | Segment
+
+
+class Setting(IntEnum):
+    """Register identifications; stable, since they stand in RAM."""
+
+    IDTR = 1
+    GDTR = 2
+    LDTR = 3
+    TR = 4
+    CR0 = 5
+    CR3 = 6
+    CR4 = 7
+    EFER = 8
+
+    @property
+    def kind(self) -> type[int] | type[TableRegister] | type[Segment]:
+        """The type of this setting's value."""
+        if self in (Setting.IDTR, Setting.GDTR):
+            return TableRegister
+        if self in (Setting.LDTR, Setting.TR):
+            return Segment
+        return int
+
+
+RECORD = struct.Struct("<IIQII")
+"""One setting in RAM: identification, selector, value or base, limit, attributes (24 bytes)."""
+
+
+def pack_setting(setting: Setting, value: SettingValue) -> bytes:
+    """The 24-byte record of a setting.
+
+    >>> pack_setting(Setting.CR3, 0x1000).hex()
+    '060000000000000000100000000000000000000000000000'
+    """
+    match value:
+        case TableRegister(base, limit):
+            return RECORD.pack(setting, 0, base, limit, 0)
+        case Segment(selector, base, limit, attributes):
+            return RECORD.pack(setting, selector, base, limit, attributes)
+        case int():
+            return RECORD.pack(setting, 0, value, 0, 0)
+
+
+def unpack_setting(record: bytes) -> tuple[Setting, SettingValue]:
+    """The inverse of `pack_setting`. Raises ValueError for an unknown identification."""
+    number, selector, value, limit, attributes = RECORD.unpack(record)
+    setting = Setting(number)
+    if setting.kind is TableRegister:
+        return setting, TableRegister(value, limit)
+    if setting.kind is Segment:
+        return setting, Segment(selector, value, limit, attributes)
+    return setting, value
+
+
+def describe(value: SettingValue) -> str:
+    """A setting's value for a person.
+
+    >>> describe(TableRegister(0x2000, 0x7ff))
+    '00002000:07ff'
+    """
+    match value:
+        case TableRegister(base, limit):
+            return f"{base:08x}:{limit:04x}"
+        case Segment(selector, base, limit, _):
+            return f"{selector:04x} -> {base:08x}:{limit:04x}"
+        case int():
+            return f"{value:08x}"
+
+
+# Bits of the control registers that the rest of the package speaks of (SDM vol. 3, 2.5).
+CR0_PE = 1 << 0
+CR0_MP = 1 << 1
+CR0_EM = 1 << 2
+CR0_TS = 1 << 3
+CR0_ET = 1 << 4
+CR0_NE = 1 << 5
+CR0_WP = 1 << 16
+CR0_AM = 1 << 18
+CR0_PG = 1 << 31
+CR4_PSE = 1 << 4
+CR4_PAE = 1 << 5
+CR4_PGE = 1 << 7
+CR4_OSFXSR = 1 << 9
+CR4_OSXMMEXCPT = 1 << 10
+EFER_LME = 1 << 8
+EFER_LMA = 1 << 10
+EFER_NXE = 1 << 11
+EFER_MSR = 0xC000_0080
+
+EFLAGS_FIXED = 1 << 1
+EFLAGS_CF = 1 << 0
+EFLAGS_TF = 1 << 8
+EFLAGS_IF = 1 << 9
+EFLAGS_DF = 1 << 10
+EFLAGS_IOPL = 3 << 12
+EFLAGS_NT = 1 << 14
+EFLAGS_RF = 1 << 16
+EFLAGS_VM = 1 << 17
+EFLAGS_AC = 1 << 18
+EFLAGS_VIF = 1 << 19
+EFLAGS_VIP = 1 << 20
+EFLAGS_ID = 1 << 21
