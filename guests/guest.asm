@@ -1,9 +1,10 @@
 ; the whole story: a small kernel that uses its processor to the full, and checks everything it can see of it
 ;
-; This is an ordinary kernel. It is made for no hypervisor and makes no allowance for one: it loads its own tables, turns
-; its own paging on, takes its own exceptions and interrupts, drives its own devices. Run it alone with `hvproto boot`,
-; or as a guest with `hvproto run`: it must print the same, to the byte. That is what it is for. Where it says "ok", it
-; has compared what the processor shows it with what it has loaded; where that differs, it says WRONG, and what it found.
+; This is an ordinary kernel. It is made for no hypervisor and makes no allowance for one: it loads its own tables,
+; turns its own paging on, takes its own exceptions and interrupts, drives its own devices. Run it alone with `hvproto
+; boot`, or as a guest with `hvproto run`: it must print the same, to the byte. That is what it is for. Where it says
+; "ok", it has compared what the processor shows it with what it has loaded; where that differs, it says WRONG, and
+; what it found.
 ;
 ; Its memory, 16 MiB from 0:
 ;   0x000000  page 0, never mapped
@@ -11,7 +12,7 @@
 ;   0x400000  pages given out on demand
 ;   0x500000  the page whose accessed and dirty bits are looked at
 ;   0x700000  four pages, then from 0x800000 on 4 MiB, that the greedy part maps to the top of the address space
-; Its addresses: all of that one to one, 0x40000000-0x403fffff on demand, and 0xd0000000-0xffffffff when it gets greedy.
+; Its addresses: all of that one to one, 0x40000000-0x403fffff on demand, and 0xfd000000-0xffffffff when it gets greedy.
 ;
 ; Where to read: this file tells the order; guest/tables.asm has the descriptor tables and the checks of them,
 ; guest/exceptions.asm the exceptions, guest/paging.asm the page tables, guest/program.asm the program in ring 3,
@@ -48,8 +49,8 @@ start:
     ; 3. A block from the disk.
     call read_disk
 
-    ; 4. A program in ring 3 that does whatever a program should not: each time it ends up in a handler of ours, which puts
-    ; it right and lets the program go on. Then two faults of the kernel itself.
+    ; 4. A program in ring 3 that does whatever a program should not: each time it ends up in a handler of ours, which
+    ; puts it right and lets the program go on. Then two faults of the kernel itself.
     call run_program
     call touch_kernel
 
@@ -77,17 +78,18 @@ start:
     cmp dword ptr [failures], 0
     jne .failed
     say text_done
-    cli
-    hlt
+    jmp stop
 .failed:
     mov eax, dword ptr [failures]
     say text_failed
     call print_decimal
     say new_line
     mov al, 1
-    out 0xf4, al
-    cli
+    out 0xf4, al                    ; a debug exit where there is one
+stop:
+    cli                             ; without interrupts nothing ends a halt: this is the end
     hlt
+    jmp stop
 
 text_hello: .asciz "guest: hello, I am a kernel and this is my machine\n"
 text_faults: .asciz "guest: page faults in all: "

@@ -15,10 +15,10 @@ start:
     mov esi, text
 next:
     mov dx, COM1_STATUS
-wait:
+not_ready:
     in al, dx
     test al, TRANSMITTER_EMPTY
-    jz wait
+    jz not_ready
     lodsb
     test al, al
     jz done

@@ -55,12 +55,12 @@ host_start:
     lgdt [kernel_gdt_pointer]
     jmp KERNEL_CODE:.own_segments       ; a far jump is the only way to load CS
 .own_segments:
-    mov eax, KERNEL_DATA
-    mov ds, eax
-    mov es, eax
-    mov fs, eax
-    mov gs, eax
-    mov ss, eax
+    mov ax, KERNEL_DATA
+    mov ds, ax
+    mov es, ax
+    mov fs, ax
+    mov gs, ax
+    mov ss, ax
     call build_directories
     mov eax, kernel_page_directory
     mov cr3, eax
@@ -87,10 +87,10 @@ host_start:
 finish:
     mov al, 0x34                        ; channel 0 to mode 2, and no count follows: it stands still
     out 0x43, al
-    mov ecx, 4
-    sti
+    mov ecx, 256                        ; for a while: not every processor looks at its interrupts after each
+    sti                                 ; instruction, and none does right after STI
 .drain:
-    dec ecx                             ; a few instructions, since STI lets interrupts in only after the next one
+    dec ecx
     jnz .drain
     cli
     mov al, 0xff
@@ -176,7 +176,7 @@ host_worker:      .asciz " worker="
 host_exit:        .asciz " exit="
 host_newline:     .asciz "\n"
 
-; One kernel stack a process. A page each is plenty: the deepest use is a system call interrupted by a tick, about
+; One kernel stack a process. A page each is plenty: the deepest use, a system call interrupted by a tick, takes some
 ; 200 bytes.
 .align PAGE_SIZE
 idle_stack:     .space PAGE_SIZE
@@ -187,7 +187,6 @@ worker_stack:   .space PAGE_SIZE
 worker_stack_top:
 
 ; The information page. Programs see it read-only at INFO_PAGE; the kernel writes it here.
-kernel_information:
 shutting_down:  .long 0                 ; the emulation program has ended, so should everybody
 .align PAGE_SIZE
 

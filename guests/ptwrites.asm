@@ -164,8 +164,9 @@ start:
     expect 21, 21
     way text_cmpxchg8b
 
-    ; A store across the border of the two tables: the upper half of entry 1023 and the lower half of entry 1024. Before,
-    ; they map frames 0 (0x00300000) and 32 (0x00320000); the halves make them 16 (0x00310000) and 33 (0x00321000).
+    ; A store across the border of the two tables: the upper half of entry 1023 and the lower half of entry 1024.
+    ; Before, they map frames 0 (0x00300000) and 32 (0x00320000); the halves make them 16 (0x00310000) and 33
+    ; (0x00321000).
     mov dword ptr [table + 1023 * 4], FRAMES + BITS
     mov dword ptr [table + 1024 * 4], FRAMES + 32 * 4096 + BITS
     expect 1023, 0
@@ -187,13 +188,14 @@ start:
     cmp dword ptr [failures], 0
     jne .failed
     say text_done
-    cli
-    hlt
+    jmp .stop
 .failed:
     mov al, 1
-    out 0xf4, al
+    out 0xf4, al                    ; a debug exit where there is one
+.stop:
     cli
     hlt
+    jmp .stop
 
 look:                               ; the page at edi must be the frame at edx
     invlpg [edi]

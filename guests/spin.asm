@@ -50,14 +50,15 @@ last_tick:
     cmp dword ptr [esp + 4], spinning   ; above eax: where it was interrupted
     jne not_there
     say text_ticks
-    cli
-    hlt
+    jmp stop
 not_there:
     say text_wrong
     mov al, 1
-    out 0xf4, al
+    out 0xf4, al                    ; a debug exit where there is one
+stop:
     cli
     hlt
+    jmp stop
 
 text_spinning: .asciz "spin: spinning\n"
 text_ticks: .asciz "spin: five ticks\n"

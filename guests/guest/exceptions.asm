@@ -98,8 +98,9 @@ return_from_exception:
     add esp, 8                      ; the vector and the error code
     iret
 
-; Did the processor do it right? From a program: its selectors and IF=1 in the frame, and the frame at the very top of the
-; stack that the TSS names. From the kernel: the kernel's cs. Through an interrupt gate IF is now 0, through the trap gate 1.
+; Did the processor do it right? From a program: its selectors and IF=1 in the frame, and the frame at the very top of
+; the stack that the TSS names. From the kernel: the kernel's cs. Through an interrupt gate IF is now 0, through the
+; trap gate 1.
 check_frame:
     mov ax, ss
     cmp ax, KERNEL_DATA
@@ -187,11 +188,8 @@ unexpected:                         ; ebp: the frame
     call print_hexadecimal
     say new_line
     mov al, 1
-    out 0xf4, al                    ; a debug exit where there is one
-.stop:
-    cli
-    hlt
-    jmp .stop
+    out 0xf4, al
+    jmp stop
 
 .align 4
 entries:                            ; for the gates of vectors 0-47

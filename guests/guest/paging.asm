@@ -63,8 +63,9 @@ start_paging:
     say new_line
     ret
 
-; The processor notes in a page's entry that it used the page (accessed) and that it wrote to it (dirty). It sets the bits
-; only when it walks the tables; as long as it remembers a translation it does not look. Hence the invlpg after clearing them.
+; The processor notes in a page's entry that it used the page (accessed) and that it wrote to it (dirty). It sets the
+; bits only when it walks the tables; as long as it remembers a translation it does not look. Hence the invlpg after
+; clearing them.
 .equ NOTED, DEMAND_BASE + 0x3ff000              ; the last page of the demand area ...
 .equ NOTED_ENTRY, demand_table + 1023 * 4       ; ... is the last entry of its table
 .equ NOTED_MEMORY, 0x00500000

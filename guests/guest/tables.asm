@@ -1,8 +1,9 @@
 ; The kernel's own descriptor tables, and a look at whether they are really in force.
 ;
-; A kernel may ask the processor at any time what it has loaded: sgdt, sidt, sldt, str, smsw, pushfd, a read of cs, lar,
-; lsl, verr. None of them is privileged on this processor: they never fault, they just answer. So whoever runs a kernel at
-; another privilege level, or with other tables than it believes, must take care that these answers stay right.
+; A kernel may ask the processor at any time what it has loaded: sgdt, sidt, sldt, str, smsw, pushfd, a read of cs,
+; lar, lsl, verr. None of them is privileged on this processor: they never fault, they just answer. So whoever runs a
+; kernel at another privilege level, or with other tables than it believes, must take care that these answers stay
+; right.
 
 .equ KERNEL_CODE, 0x08
 .equ KERNEL_DATA, 0x10

@@ -12,7 +12,7 @@ USER_WRITE = PRESENT + WRITABLE + USER
 FRAME      = 0xfffff000                 ; the address in a table entry, without its flags
 
 ; EAX = a frame never used before, full of zeros; other registers are kept. No frame is ever given back: two
-; processes with at most 257 pages each and some thirty page tables use 3 of the 28 MiB there are.
+; processes with at most 256 pages each and some twenty page tables use 3 of the 28 MiB there are.
 new_frame:
     mov eax, [next_frame]
     add dword ptr [next_frame], PAGE_SIZE
@@ -88,7 +88,7 @@ new_directory:
     rep movsd
     pop edi
     mov eax, INFO_PAGE
-    mov ecx, kernel_information + USER_READ
+    mov ecx, shutting_down + USER_READ
     jmp map_page
 
 ; A program is one page of code and constants, read-only, and one page of data, each at its physical address: the
@@ -102,8 +102,8 @@ build_directories:
 
     mov edi, emulator_directory
     call new_directory
-    mov eax, emulator_code
-    mov ecx, emulator_code + USER_READ
+    mov eax, emulator_main
+    mov ecx, emulator_main + USER_READ
     call map_page
     mov eax, run_block
     mov ecx, run_block + USER_WRITE
@@ -119,8 +119,8 @@ build_directories:
 
     mov edi, worker_directory
     call new_directory
-    mov eax, worker_code
-    mov ecx, worker_code + USER_READ
+    mov eax, worker_main
+    mov ecx, worker_main + USER_READ
     call map_page
     mov eax, worker_data
     mov ecx, worker_data + USER_WRITE

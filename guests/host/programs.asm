@@ -19,12 +19,12 @@ RUN_POOL_SIZE  = 0x18
 RUN_ARG0       = 0x24                   ; after RUN_EXIT_REASON: what the reason is about
 RUN_ARG1       = 0x28
 RUN_RESULT     = 0x30                   ; our answer: 0, or -1
-RUN_DATA       = 0x200                  ; 512 bytes, in either direction
+RUN_DATA       = 0x200                  ; bytes in either direction
+RUN_DATA_SIZE  = 512
 
 EXIT_REASONS   = 7
 
 .align PAGE_SIZE
-emulator_code:
 emulator_main:
     mov dword ptr [run_block + RUN_MAGIC], 0x42525648       ; "HVRB"
     mov dword ptr [run_block + RUN_VERSION], 1
@@ -56,7 +56,9 @@ guest_idle:
 guest_write:
     mov ebx, SERIAL_STREAM
     mov ecx, run_block + RUN_DATA
-    mov edx, [run_block + RUN_ARG1]     ; more than 512 would leave our page, and is refused for that
+    mov edx, [run_block + RUN_ARG1]
+    cmp edx, RUN_DATA_SIZE
+    ja guest_refused
     SYSCALL SYS_WRITE
     cmp eax, edx
     jne guest_refused
@@ -100,8 +102,8 @@ run_block: .space PAGE_SIZE
 ; ------------------------------------------------------------------------------------------------------ the worker
 ; The other tenant of the machine, here to show that the host goes on living: it finds primes for as long as the
 ; emulation program lasts. It is also the host's witness. Its heap begins with 64 KiB in which every word holds its own
-; address; if ever one does not, somebody has reached into the host's memory, and the worker says so and fails. Writing
-; or checking that many words takes longer than a tick, so it is interrupted in ring 3, too.
+; address; if one does not at the end, somebody has reached into the host's memory, and the worker says so and fails.
+; To write that many words takes longer than a tick, so the worker is interrupted in ring 3 at least once.
 ;
 ; After the pattern comes the ledger: every prime found so far, its square beside it, in lines of 32 bytes, so that
 ; a new page is asked for every 128 primes. A number is prime if no ledger prime up to its root divides it.
@@ -109,11 +111,10 @@ PATTERN       = HEAP
 PATTERN_WORDS = 0x4000
 LEDGER        = PATTERN + PATTERN_WORDS * 4
 LEDGER_LINE   = 32
-BATCH         = 16                      ; primes between two yields: about a tenth of a tick
+BATCH         = 8                       ; primes between two yields
 REPORT        = 100                     ; primes between two reports
 
 .align PAGE_SIZE
-worker_code:
 worker_main:
     mov edi, PATTERN
     mov ecx, PATTERN_WORDS
@@ -155,7 +156,6 @@ worker_main:
     dec dword ptr [until_report]
     jnz .no_report
     mov dword ptr [until_report], REPORT
-    call check_pattern
     call report
 .no_report:
     dec dword ptr [until_yield]
@@ -165,25 +165,22 @@ worker_main:
 .next:
     inc esi
     jmp .candidate
-.end:
-    call check_pattern
-    xor ebx, ebx
-    SYSCALL SYS_EXIT
 
-check_pattern:
+.end:
     mov edi, PATTERN
     mov ecx, PATTERN_WORDS
-.word:
+.check:
     cmp [edi], edi
     jne .changed
     add edi, 4
     dec ecx
-    jnz .word
-    ret
+    jnz .check
+    xor ebx, ebx
+    SYSCALL SYS_EXIT
 .changed:
+    mov ebx, CONSOLE_STREAM
     mov ecx, changed
     mov edx, changed_end - changed
-    mov ebx, CONSOLE_STREAM
     SYSCALL SYS_WRITE
     mov ebx, 3
     SYSCALL SYS_EXIT

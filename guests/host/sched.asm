@@ -36,7 +36,7 @@ schedule:
     je .stay
 
 ; The switch. A process in the kernel is its stack: every caller came through a gate, which put all its registers
-; there, so ESP is the only one to exchange. The kernel's memory is the same in both directories, and the stacks with it.
+; there, so ESP is the only one to exchange. The kernel's memory, with the stacks in it, is the same in both directories.
     mov [esi + PROCESS_ESP], esp
     mov [current], edi
     mov eax, [edi + PROCESS_STACK]

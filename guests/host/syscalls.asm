@@ -81,8 +81,8 @@ sys_ticks:
 
 ; enter_guest(run_block) -> why the guest was left. This is the whole driver. Behind the OUT somebody may take the
 ; processor away, put other tables under it, and give it back later with everything as it was; to us it is one slow
-; port. IF is open, so that our interrupts are taken here, be it before or after; their handler may run others meanwhile.
-; The jump ends the processor's straight run of instructions, at which point the exchange can take place.
+; port. IF is open, so that our interrupts are taken here, be it before or after; their handler may run others in the
+; meantime. The jump ends the processor's straight run of instructions, at which point the exchange can take place.
 DOOR            = 0x4856                ; "HV"
 RUN_MAGIC       = 0x00                  ; the run block: a page of the emulation program, described in host/programs.asm
 RUN_EXIT_REASON = 0x20

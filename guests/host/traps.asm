@@ -21,9 +21,9 @@ FRAME_SS       = 72
     push es
     push fs
     push gs
-    mov eax, KERNEL_DATA                 ; a program may have put anything into DS, even 0
-    mov ds, eax
-    mov es, eax
+    mov ax, KERNEL_DATA                 ; a program may have put anything into DS, even 0
+    mov ds, ax
+    mov es, ax
     cld                                 ; ... and into DF
 .endm
 

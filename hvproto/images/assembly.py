@@ -1,8 +1,9 @@
 """The assembler: kernels in Intel syntax, with labels, macros and data, to an image.
 
 Statement sizes depend on addresses (short and long jumps) and addresses on sizes, so the program is laid out in
-passes until nothing moves. The first pass takes unknown symbols to be far away, later ones shrink what can shrink;
-after ``SHRINKING_PASSES`` sizes only grow, so the process ends. A last, strict pass reports what can't be encoded.
+passes until nothing moves. Branches begin in their short form and only ever grow, which yields the shortest program;
+other statements may also shrink during the first ``FREE_PASSES``, afterwards they too only grow, so the process ends.
+A last, strict pass reports what can't be encoded.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from hvproto.images.image import Image, Segment, SourceLine, Symbols
 from hvproto.images.source import read_text, statements
 from hvproto.images.statements import DEFAULT_ORIGIN, Builder, Constant, Item, Label, Program
 
-SHRINKING_PASSES = 8
+FREE_PASSES = 8
 MAX_PASSES = 64
 MAX_INSTRUCTION = 15
 """Bytes of the longest instruction (Intel SDM vol. 2, 2.3.11)."""
 
-_FAR_AWAY = 0x7FF0_1234
-"""Stands for a symbol that isn't known yet: out of reach of every short form."""
+_LARGE = 0x7FF0_1234
+"""Stands for a symbol that isn't known yet, except in a branch: a number that needs a long form."""
 
 
 def assemble(path: str | os.PathLike[str]) -> Image:
@@ -70,6 +71,9 @@ class _Assembler:
     sizes: list[int] = field(default_factory=list)
     current: dict[str, int] = field(default_factory=dict)
     address: int = 0
+    unknown: int = _LARGE
+    drift: int = 0
+    labels: frozenset[str] = frozenset()
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def image(self) -> Image:
@@ -107,6 +111,7 @@ class _Assembler:
 
     def _settle(self) -> None:
         """Lays the program out until no size changes any more."""
+        self.labels = frozenset(item.what.name for item in self.program.items if isinstance(item.what, Label))
         for number in range(MAX_PASSES):
             sizes = self._pass(number)
             previous = self.sizes
@@ -121,17 +126,25 @@ class _Assembler:
         self.address = self.program.origin
         self.current = {}
         sizes: list[int] = []
+        old_address = self.address
         for index, item in enumerate(self.program.items):
             before = self.sizes[index] if self.sizes else 0
+            # Labels further on will move at least as far as this statement has moved since the last pass.
+            self.drift = self.address - old_address
+            old_address += before
+            instruction = isinstance(item.what, Instruction)
+            branch = isinstance(item.what, Instruction) and item.what.is_branch
+            self.unknown = self.address if branch else _LARGE
+            growing = branch or number > FREE_PASSES
             try:
                 if number and self._same_shape(index, item):
                     size = before
                 else:
-                    size = self._emit(item, before if number > SHRINKING_PASSES else 0, strict=False).size
+                    size = self._emit(item, before if growing else 0, strict=False).size
             except ExpressionError:
                 # Maybe only a number that isn't settled yet; if not, the strict pass will report it.
-                size = before or (MAX_INSTRUCTION if isinstance(item.what, Instruction) else 0)
-            if number > SHRINKING_PASSES and isinstance(item.what, Instruction):
+                size = before or (MAX_INSTRUCTION if instruction and not branch else 0)
+            if growing and instruction:
                 size = max(size, before)
             sizes.append(size)
             self.address += size
@@ -148,6 +161,7 @@ class _Assembler:
 
     def _strict(self) -> list[tuple[Item, int, Emitted]]:
         self.address = self.program.origin
+        self.drift = 0
         self.current = {}
         result = []
         for index, item in enumerate(self.program.items):
@@ -195,9 +209,9 @@ class _Assembler:
         if name in self.current:
             return self.current[name]
         if name in self.values:
-            return self.values[name]
+            return self.values[name] + (self.drift if name in self.labels else 0)
         if name in self.program.names:
-            return _FAR_AWAY
+            return self.unknown
         if ":" in name:
             raise ExpressionError(f"there is no label {name.split(':')[0]}: after this")
         raise ExpressionError(f"undefined symbol {name}")

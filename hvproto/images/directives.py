@@ -87,7 +87,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Align:
-    """Zeros up to a multiple of ``boundary`` (a power of two); in code too, for they are never reached there."""
+    """Up to a multiple of ``boundary``, a power of two: with NOPs behind an instruction, else with zeros."""
 
     boundary: Expression
     code: bool = False

@@ -34,8 +34,8 @@ NAME = r"[A-Za-z_.?@][A-Za-z0-9_.?@$]*"
 _TOKEN = re.compile(
     rf"""\s*(?:
     (?P<char>'(?:\\x[0-9A-Fa-f]{{2}}|\\.|[^\\'])')
-  | (?P<number>0[xX][0-9A-Fa-f]+|0[bB][01]+|\d+)(?![\w.])
-  | (?P<numeric>\d+[bf])(?![\w.])
+  | (?P<number>0[xX][0-9A-Fa-f]+|0[bB][01]+|[0-9]+)(?![\w.])
+  | (?P<numeric>[0-9]+[bf])(?![\w.])
   | (?P<name>{NAME}|\$)
   | (?P<operator><<|>>|[-+*/%&|^~()])
     )""",

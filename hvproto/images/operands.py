@@ -76,7 +76,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Immediate:
-    """``size`` and ``distance`` (short, near, far) are "0" and "" unless written."""
+    """``size`` and ``distance`` (short, near, far) are 0 and "" unless written."""
 
     value: Expression
     text: str

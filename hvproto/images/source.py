@@ -59,7 +59,7 @@ class _Macro:
     body: tuple[_Line, ...]
 
 
-_LABEL = re.compile(rf"\s*({NAME}|\d+)\s*:(?!:)")
+_LABEL = re.compile(rf"\s*({NAME}|[0-9]+)\s*:(?!:)")
 _CODE = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?!;|\#|//).)*""")
 _WORD = re.compile(r"\S+")
 _PARAMETER = re.compile(r"\\(\(\)|@|[A-Za-z_]\w*)")

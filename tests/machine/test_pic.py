@@ -184,6 +184,35 @@ def test_automatic_rotation() -> None:
     assert [bench.pic.acknowledge() for _ in range(2)] == [0x24, 0x23]
 
 
+@pytest.mark.parametrize(
+    ("command", "served", "next_order"),
+    [
+        (0x20, 0x08, [0, 1, 3, 4]),  # non-specific end of interrupt: level 1, priorities as before
+        (0xA0, 0x08, [3, 4, 0, 1]),  # ... and level 1 becomes the least urgent
+        (0x63, 0x02, [0, 1, 3, 4]),  # specific end of interrupt, of level 3
+        (0xE3, 0x02, [4, 0, 1, 3]),  # ... and it becomes the least urgent
+        (0xC3, 0x0A, [4, 0, 1, 3]),  # set priority alone
+        (0x40, 0x0A, [0, 1, 3, 4]),  # no operation
+    ],
+)
+def test_end_of_interrupt_commands(command: int, served: int, next_order: list[int]) -> None:
+    bench = Bench()
+    for level in (3, 1):
+        bench.pulse(level)
+        bench.pic.acknowledge()
+    bench.bus.write(MASTER, 1, command)
+    assert bench.registers() == (0, served, 0)
+    for level in (1, 3):
+        bench.bus.write(MASTER, 1, 0x60 | level)
+    for level in next_order:
+        bench.pulse(level)
+    order = []
+    while bench.pic.pending:
+        order.append(bench.pic.acknowledge() - 0x20)
+        bench.bus.write(MASTER, 1, 0x60 | order[-1])
+    assert order == next_order
+
+
 def test_poll_acknowledges() -> None:
     bench = Bench()
     bench.raise_line(6)

@@ -236,6 +236,7 @@ def test_a_counter_nobody_served_for_an_age_costs_nothing() -> None:
     bench.cycle = 100 + 200 * 10**12
     assert bench.clock.run_due() == 1
     assert bench.pit.raised == 10**12
+    assert [level for _, level in bench.edges] == [False, True]  # yet the line shows an edge
 
 
 @pytest.mark.parametrize("mode", [2, 3])

@@ -1,0 +1,161 @@
+"""Catching the sensitive instructions that don't trap below ring 0 (the classic x86 hole).
+
+When a guest page is fetched from for the first time, every offset at which such an instruction
+could start is found by decoding from each candidate byte (superset decoding), and a trap is planted
+there. A planted trap costs nothing unless an instruction starts at it, and guest memory is never
+changed. Kernel code pages are watched, so that new code is looked at too.
+"""
+
+from __future__ import annotations
+
+import capstone
+from capstone import x86_const as cs
+
+from hvproto.addresses import GPA, GVA, PAGE_SIZE
+from hvproto.processor.processor import Processor
+
+LONGEST_INSTRUCTION = 15
+_PREFIXES = frozenset(b"\x66\x67\xf0\xf2\xf3\x2e\x36\x3e\x26\x64\x65")
+
+# First opcode bytes (after prefixes) of what must trap in the guest's kernel ...
+_KERNEL_OPCODES = frozenset(b"\x0f\x9c\x9d\xcf\x8c\x0e\x16\x9a\xff")
+# ... and in its programs, which see their true selectors and flags anyway.
+_USER_OPCODES = frozenset(b"\x0f")
+_IO_OPCODES = frozenset(b"\xe4\xe5\xe6\xe7\xec\xed\xee\xef\x6c\x6d\x6e\x6f")
+
+_TABLE_READERS = frozenset(
+    {
+        cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
+        cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
+    }
+)  # fmt: skip
+_FLAG_AND_FAR = frozenset(
+    {
+        cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD, cs.X86_INS_IRET, cs.X86_INS_IRETD,
+        cs.X86_INS_LCALL,
+    }
+)  # fmt: skip
+_IO = frozenset(
+    {
+        cs.X86_INS_IN, cs.X86_INS_OUT, cs.X86_INS_INSB, cs.X86_INS_INSW, cs.X86_INS_INSD,
+        cs.X86_INS_OUTSB, cs.X86_INS_OUTSW, cs.X86_INS_OUTSD,
+    }
+)  # fmt: skip
+_LEVEL_REGISTERS = frozenset({cs.X86_REG_CS, cs.X86_REG_SS})
+
+
+class Decoder:
+    """Capstone for guest code, 32-bit with operand details; decoded instructions are kept by their bytes."""
+
+    def __init__(self) -> None:
+        self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        self._capstone.detail = True
+        self._known: dict[bytes, capstone.CsInsn | None] = {}
+
+    def decode(self, code: bytes) -> capstone.CsInsn | None:
+        """The instruction that these bytes begin with, or None if they are none."""
+        key = code[:LONGEST_INSTRUCTION]
+        if key not in self._known:
+            self._known[key] = next(self._capstone.disasm(key, 0, 1), None)
+        return self._known[key]
+
+
+def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> bool:
+    """Whether an instruction must trap although the processor lets it pass at ring 3.
+
+    ``ports``: IN and OUT count too, for an engine that doesn't check IOPL itself.
+    """
+    if instruction.id in _TABLE_READERS or (ports and instruction.id in _IO):
+        return True
+    if not kernel:
+        return False
+    if instruction.id in _FLAG_AND_FAR:
+        return True
+    if instruction.id in (cs.X86_INS_MOV, cs.X86_INS_PUSH) and instruction.operands:
+        source = instruction.operands[-1]
+        return bool(source.type == cs.X86_OP_REG and source.reg in _LEVEL_REGISTERS)
+    return False
+
+
+def sensitive_offsets(
+    page: bytes, following: bytes, decoder: Decoder, *, kernel: bool, ports: bool, first: int = 0, end: int = PAGE_SIZE
+) -> list[int]:
+    """Offsets in [first, end) of a page at which a sensitive instruction could start.
+
+    ``following`` is what comes after the page, for an instruction that crosses its end.
+    """
+    opcodes = (_KERNEL_OPCODES if kernel else _USER_OPCODES) | (_IO_OPCODES if ports else frozenset())
+    code = page + following[:LONGEST_INSTRUCTION]
+    found = set()
+    for offset in range(first, min(end + LONGEST_INSTRUCTION, len(code))):
+        if code[offset] not in opcodes:
+            continue
+        start = offset
+        while True:
+            instruction = decoder.decode(code[start : start + LONGEST_INSTRUCTION])
+            if instruction is not None and is_sensitive(instruction, kernel=kernel, ports=ports):
+                found.add(start)
+            start -= 1
+            if start < 0 or offset - start >= LONGEST_INSTRUCTION or code[start] not in _PREFIXES:
+                break
+    return sorted(offset for offset in found if first <= offset < end)
+
+
+class CodeWatch:
+    """The traps that are planted, by linear page, and what was seen there."""
+
+    def __init__(self, processor: Processor, decoder: Decoder) -> None:
+        self._processor = processor
+        self._decoder = decoder
+        self._ports = not processor.engine.traps_port_io
+        self._seen: dict[tuple[GVA, bool], bytes] = {}
+        self._planted: dict[tuple[GVA, bool], set[int]] = {}
+        self._kernel_pages: dict[GPA, set[GVA]] = {}
+
+    def look_at(self, linear: GVA, gpa: GPA, content: bytes, following: bytes, *, kernel: bool) -> bool:
+        """Plant what a page needs; True if it is a kernel page that wasn't watched yet."""
+        key = (linear, kernel)
+        known = self._seen.get(key)
+        if known == content:
+            return False
+        first, end = (0, PAGE_SIZE) if known is None else _changed(known, content)
+        wanted = {
+            linear + offset
+            for offset in sensitive_offsets(
+                content, following, self._decoder, kernel=kernel, ports=self._ports, first=first, end=end
+            )
+        }
+        planted = self._planted.setdefault(key, set())
+        kept = {address for address in planted if not first <= address - linear < end}
+        for address in planted - kept - wanted:
+            self._unplant(address, key)
+        for address in wanted - planted:
+            self._processor.engine.plant(address)
+        self._planted[key] = kept | wanted
+        self._seen[key] = content
+        self._processor.engine.flush_code()
+        if not kernel:
+            return False
+        users = self._kernel_pages.setdefault(gpa, set())
+        is_new = not users
+        users.add(linear)
+        return is_new
+
+    def _unplant(self, address: int, key: tuple[GVA, bool]) -> None:
+        other = self._planted.get((key[0], not key[1]), set())
+        if address not in other:
+            self._processor.engine.unplant(address)
+
+    def linear_pages(self, gpa: GPA) -> list[GVA]:
+        """Where a kernel code page that is being watched has been executed; empty if it isn't one."""
+        return sorted(self._kernel_pages.get(gpa, ()))
+
+    def is_planted(self, address: int, *, kernel: bool) -> bool:
+        page = GVA(address & ~0xFFF)
+        return address in self._planted.get((page, kernel), ())
+
+
+def _changed(old: bytes, new: bytes) -> tuple[int, int]:
+    """The range of offsets whose decoding may differ between two states of a page."""
+    differing = [index for index in range(0, PAGE_SIZE, 64) if old[index : index + 64] != new[index : index + 64]]
+    return max(0, differing[0] - LONGEST_INSTRUCTION), differing[-1] + 64

@@ -1,0 +1,216 @@
+"""A hosted guest: its own board of devices, its own virtual time, and what it asks of the host.
+
+What runs its code, deprivileged or not, is in `mirrored` and `direct`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import IntEnum
+
+from hvproto import events
+from hvproto.errors import RunError, World
+from hvproto.events import EventBus
+from hvproto.hypervisor.coupling import Replacement
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.host_functions import HostFunctions, Stream
+from hvproto.images.image import Image
+from hvproto.machine.board import Board
+from hvproto.machine.boot import BootState, load_kernel
+from hvproto.machine.clock import Clock
+from hvproto.machine.machine import NEVER, Machine
+from hvproto.processor.settings import Setting
+
+TEXT_PATIENCE = 4000
+"""Cycles that a character may wait for company before it goes to the host alone."""
+
+
+class Leave(IntEnum):
+    """Why a guest gives the processor back; the numbers are the run block's exit reasons."""
+
+    INTERRUPT = 1
+    IDLE = 2
+    HALTED = 3
+    WRITE = 4
+    READ_BLOCK = 5
+    FAILED = 6
+    FUNCTION = 0
+    """A host function; which one is for the request to say."""
+
+
+class HostedDisk:
+    """A disk whose sectors the host reads. What the guest writes stays with the emulation program."""
+
+    def __init__(self, sectors: int, functions: HostFunctions) -> None:
+        self.sectors = sectors
+        self._functions = functions
+        self._written: dict[int, bytes] = {}
+
+    def read(self, lba: int, done: Callable[[bytes | None], None]) -> None:
+        if lba in self._written:
+            done(self._written[lba])
+        else:
+            self._functions.read_block(lba, done)
+
+    def write(self, lba: int, data: bytes, done: Callable[[bool], None]) -> None:
+        self._written[lba] = bytes(data)
+        done(True)
+
+
+class Guest(ABC):
+    """One hosted guest. Its clock runs only while it has the processor."""
+
+    def __init__(self, number: int, machine: Machine, memory: GuestMemory, sectors: int, bus: EventBus) -> None:
+        self.number = number
+        self.machine = machine
+        self.memory = memory
+        self.bus = bus
+        self.functions = HostFunctions()
+        self.output = bytearray()
+        self.error: RunError | None = None
+        self.status: int | None = None
+        """Exit status, once the guest has ended."""
+        self.idle = False
+        self.host_accepts_interrupts = True
+        self._context: object | None = None
+        self._skew = 0
+        self._frozen_at: int | None = 0
+        self.clock = Clock(lambda: self.now)
+        self.board = Board(
+            self.clock,
+            HostedDisk(sectors, self.functions),
+            on_serial=lambda byte: self._on_text(Stream.SERIAL, byte),
+            on_debug=lambda byte: self._on_text(Stream.DEBUG, byte),
+            on_exit=lambda value: self.end((2 * value + 1) & 0xFF, f"debug exit port, value {value:#x}"),
+            on_interrupt=self._on_interrupt,
+        )
+
+    # -- time --------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """The guest's virtual time, in cycles: it stands still while the host has the processor."""
+        return self.machine.processor.now - self._skew if self._frozen_at is None else self._frozen_at
+
+    def thaw(self) -> None:
+        assert self._frozen_at is not None
+        self._skew = self.machine.processor.now - self._frozen_at
+        self._frozen_at = None
+
+    def freeze(self) -> None:
+        self._frozen_at = self.now
+
+    def skip_to_next_event(self) -> bool:
+        """Let the guest's time jump to its next event (it waits in HLT); False if there is none."""
+        when = self.clock.next_event()
+        if when is None:
+            return False
+        if when > self.now:
+            self._skew -= when - self.now
+        self.clock.run_due()
+        return True
+
+    def deadline(self, limit: int) -> int:
+        """The machine time at which host or guest must be looked at again."""
+        times = [limit]
+        host = self.machine.clock.next_event()
+        if host is not None:
+            times.append(host)
+        own = self.clock.next_event()
+        if own is not None:
+            times.append(own + self._skew)
+        return min(times)
+
+    # -- devices -----------------------------------------------------------------------------
+
+    def _on_text(self, stream: Stream, byte: int) -> None:
+        if not self.functions.has_text:
+            self.clock.at(self.now + TEXT_PATIENCE, self._drain_text)
+        self.functions.write(stream, byte)
+        if self.functions.waiting:
+            self.machine.processor.request_stop()
+
+    def _drain_text(self) -> None:
+        self.functions.drain = True
+
+    def _on_interrupt(self) -> None:
+        self.machine.processor.request_stop()
+
+    def read(self, port: int, size: int) -> int:
+        """IN on the guest's board."""
+        return self.board.ports.read(port, size)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT on the guest's board; whatever it plans or asks for ends the run in time."""
+        self.board.ports.write(port, size, value)
+        processor = self.machine.processor
+        if self.functions.waiting or self.status is not None:
+            processor.request_stop()
+        processor.limit_run(self.deadline(NEVER))
+
+    def end(self, status: int, reason: str) -> None:
+        """The guest is over."""
+        if self.status is None:
+            self.status = status
+            self.functions.drain = True
+            self.bus.emit(events.GuestHalted(self.machine.processor.now, self.number, status, reason))
+
+    # -- coupling ----------------------------------------------------------------------------
+
+    def load(self, image: Image) -> BootState:
+        """Put the guest's kernel into its memory. Raises ImageError."""
+        self.machine.images[World.GUEST] = image
+        return load_kernel(image, self.memory.size, lambda gpa, data: _store(self.memory, gpa, data))
+
+    @abstractmethod
+    def replacements(self) -> dict[Setting, Replacement]:
+        """What the processor's settings are to be while this guest has it."""
+
+    def enter(self) -> None:
+        """Exchange the user-level state: the guest's comes in (step 28)."""
+        processor = self.machine.processor
+        if self._context is not None:
+            processor.restore_context(self._context)
+        processor.ports = self
+        self.machine.world = World.GUEST
+        self.thaw()
+
+    def leave(self) -> None:
+        """Keep the guest's state; its time stands still from here on."""
+        self.freeze()
+        self._context = self.machine.processor.save_context()
+        self.machine.processor.ports = self.machine
+        self.machine.world = World.HOST
+
+    @abstractmethod
+    def first_entry(self) -> None:
+        """Set the processor to the guest's first instruction; the settings are in place."""
+
+    @abstractmethod
+    def run(self, limit: int) -> Leave:
+        """Run the guest until the host is needed. Raises RunError when virtual time ends."""
+
+    @property
+    def started(self) -> bool:
+        return self._context is not None
+
+    def reason_to_leave(self) -> Leave | None:
+        """Whether the host has to have the processor now, for reasons of the guest's."""
+        if self.functions.waiting:
+            return Leave.FUNCTION
+        if self.error is not None:
+            return Leave.FAILED
+        if self.status is not None:
+            return Leave.HALTED
+        return None
+
+    def host_interrupt_pending(self) -> bool:
+        """External interrupts belong to the host."""
+        self.machine.clock.run_due()
+        return self.machine.board.pic.pending and self.host_accepts_interrupts
+
+
+def _store(memory: GuestMemory, gpa: int, data: bytes) -> None:
+    if data and not memory.write(gpa, data):
+        raise AssertionError("the image was checked to fit")

@@ -1,0 +1,246 @@
+"""The mirror: the hypervisor's page table, which holds the guest's mappings plus the region (claims 1-8).
+
+Whatever format the guest uses, a mirror is made of PAE tables with NX on all that isn't fetched
+from. It has two *views*. In the kernel view, supervisor pages of the guest are accessible, since
+the deprivileged guest kernel runs at ring 3; in the user view they aren't there. The region is a
+supervisor page in both, so U/S alone keeps the guest out of it.
+
+An entry whose guest A bit is clear stays *hidden*: all is there but the P bit, and the MIRRORED
+software bit says so. The first access faults, the guest's A bit is set, and the entry appears. In
+the same way an entry stays read-only until the guest's D bit is set. So the guest's accessed and
+dirty bits change exactly when the processor would have changed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hvproto.addresses import HPA, PAGE_SHIFT, PAGE_SIZE
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.pool import Pool
+from hvproto.processor.paging import NX, A, D, P, PagingMode, U, W, large_frame
+
+MIRRORED = 1 << 9
+"""Software bit (ignored by the processor): the guest maps this page, hidden or not."""
+REGION = 1 << 10
+"""Software bit: a page of the hypervisor's region."""
+ADDRESS = 0x000F_FFFF_FFFF_F000
+_TABLE_SPAN = 1 << 21
+_ENTRIES = 512
+LINEAR_PAGES = 1 << 20
+
+
+class View:
+    """One PAE page table: 4 directories made at once, page tables as they are needed."""
+
+    def __init__(self, ram: memoryview, pool: Pool) -> None:
+        self._words = ram.cast("Q")
+        self._pool = pool
+        self.pdpt = pool.allocate()
+        self._directories = [pool.allocate() for _ in range(4)]
+        self._tables: dict[int, HPA] = {}
+        for index, directory in enumerate(self._directories):
+            self._words[(self.pdpt >> 3) + index] = directory | P
+
+    def set(self, linear: int, entry: int) -> int:
+        """Write the entry for a page; returns what was there before."""
+        slot = linear >> 21
+        table = self._tables.get(slot)
+        if table is None:
+            if not entry:
+                return 0
+            table = self._tables[slot] = self._pool.allocate()
+            directory = self._directories[slot >> 9]
+            self._words[(directory >> 3) + (slot & 511)] = table | P | W | U
+        at = (table >> 3) + (linear >> PAGE_SHIFT & 511)
+        old = self._words[at]
+        self._words[at] = entry
+        return old
+
+    def get(self, linear: int) -> int:
+        table = self._tables.get(linear >> 21)
+        return 0 if table is None else self._words[(table >> 3) + (linear >> PAGE_SHIFT & 511)]
+
+    def clear(self, linear: int, size: int) -> None:
+        """Forget the guest's entries in a range; those of the region stay."""
+        end = linear + size
+        for slot in range(linear >> 21, (end + _TABLE_SPAN - 1) >> 21):
+            if slot in self._tables:
+                first = max(linear, slot << 21)
+                for page in range(first, min(end, (slot + 1) << 21), PAGE_SIZE):
+                    if not self.get(page) & REGION:
+                        self.set(page, 0)
+
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """(linear address, entry) of all that isn't zero, in order of address."""
+        for slot in sorted(self._tables):
+            base = self._tables[slot] >> 3
+            for index in range(_ENTRIES):
+                entry = self._words[base + index]
+                if entry:
+                    yield slot << 21 | index << PAGE_SHIFT, entry
+
+    def release(self) -> None:
+        for frame in (self.pdpt, *self._directories, *self._tables.values()):
+            self._pool.release(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPage:
+    """One page as the guest's tables map it, permissions combined over the levels."""
+
+    gpa: int
+    writable: bool
+    user: bool
+    accessed: bool
+    dirty: bool
+
+
+class Mirror:
+    """The mirror of one guest root, in both views.
+
+    ``executable`` holds the linear pages that have been fetched from; the caller adds to it.
+    """
+
+    def __init__(self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode) -> None:
+        self.mode = mode
+        self.memory = memory
+        self.kernel = View(ram, pool)
+        self.user = View(ram, pool)
+        self.executable: set[int] = set()
+
+    def entry_for(self, page: GuestPage, linear: int, *, kernel: bool) -> int:
+        """The mirror's entry for a guest page in one of the views; 0 if it must not be there."""
+        if not kernel and not page.user:
+            return 0
+        frame = self.memory.to_host(page.gpa)
+        if frame is None:
+            return 0  # an access faults, and the hypervisor finds that there is no memory
+        entry = frame & ADDRESS | U | MIRRORED
+        if page.accessed:
+            entry |= P
+        # A kernel without CR0.WP writes where it likes; the D bit must be set by such a write too.
+        if page.dirty and (page.writable or (kernel and not self.mode.write_protect)):
+            entry |= W
+        return entry if linear >> PAGE_SHIFT in self.executable else entry | NX
+
+    def map_page(self, linear: int, page: GuestPage | None) -> None:
+        """Bring both views to what the guest's tables now say of one page."""
+        for view, kernel in ((self.kernel, True), (self.user, False)):
+            view.set(linear, 0 if page is None else self.entry_for(page, linear, kernel=kernel))
+
+    def guest_page(self, linear: int) -> GuestPage | None:
+        """What the guest's tables say of a page, A and D bits included; None if not mapped."""
+        mode = self.mode
+        fmt = mode.format
+        if fmt is None:
+            return GuestPage(linear, True, True, True, True) if linear < self.memory.size else None
+        table = mode.cr3 & fmt.root_mask
+        writable = user = accessed = True
+        for level, (shift, _) in enumerate(fmt.levels):
+            entry = self.memory.read_entry(table + fmt.index(level, linear) * fmt.entry_size, fmt.entry_size)
+            if entry is None or not entry & P:
+                return None
+            if level or fmt.depth != 3:  # PAE's PDPTEs have neither permissions nor an A bit
+                writable &= bool(entry & W)
+                user &= bool(entry & U)
+                accessed &= bool(entry & A)
+            if level == fmt.depth - 1:
+                return GuestPage(entry & fmt.frame_mask, writable, user, accessed, bool(entry & D))
+            if entry & 0x80 and mode.allows_large(fmt, level):
+                offset = linear & ((1 << shift) - PAGE_SIZE)
+                frame = large_frame(fmt, entry, shift) | offset
+                return GuestPage(frame, writable, user, accessed, bool(entry & D))
+            table = entry & fmt.frame_mask
+        raise AssertionError("a format's last level is always a leaf")
+
+    def sync_page(self, linear: int) -> None:
+        """Mirror one page anew, unless the region lies there."""
+        if not self.kernel.get(linear) & REGION:
+            self.map_page(linear, self.guest_page(linear))
+
+    def sync_range(self, linear: int, size: int) -> None:
+        """Mirror a range anew. Costs a table's worth of entries at a time where nothing is mapped."""
+        end = linear + size
+        while linear < end:
+            step = self._empty_span(linear)
+            if step:
+                step = min(step, end - linear)
+                self.kernel.clear(linear, step)
+                self.user.clear(linear, step)
+            else:
+                self.sync_page(linear)
+                step = PAGE_SIZE
+            linear += step
+
+    def _empty_span(self, linear: int) -> int:
+        """How many bytes from here an absent upper-level entry leaves unmapped; 0 if there is a table."""
+        fmt = self.mode.format
+        if fmt is None:
+            return 0 if linear < self.memory.size else (1 << 32) - linear
+        table = self.mode.cr3 & fmt.root_mask
+        for level, (shift, _) in enumerate(fmt.levels[:-1]):
+            entry = self.memory.read_entry(table + fmt.index(level, linear) * fmt.entry_size, fmt.entry_size)
+            if entry is None or not entry & P:
+                return (1 << shift) - (linear & ((1 << shift) - 1))
+            if entry & 0x80 and self.mode.allows_large(fmt, level):
+                return 0
+            table = entry & fmt.frame_mask
+        return 0
+
+    def set_region(self, linear: int, frames: list[HPA], code_pages: int) -> None:
+        """Map the region into both views; its first ``code_pages`` pages may be executed."""
+        for index, frame in enumerate(frames):
+            flags = P | A | D | REGION | (0 if index < code_pages else W | NX)
+            for view in (self.kernel, self.user):
+                view.set(linear + index * PAGE_SIZE, frame | flags)
+
+    def clear_region(self, linear: int, pages: int) -> None:
+        """Take the region out; what the guest maps there appears."""
+        for index in range(pages):
+            at = linear + index * PAGE_SIZE
+            for view in (self.kernel, self.user):
+                view.set(at, 0)
+            self.sync_page(at)
+
+    def release(self) -> None:
+        self.kernel.release()
+        self.user.release()
+
+
+def mapped_from_the_top(mode: PagingMode, memory: GuestMemory) -> Iterator[tuple[int, int, bool]]:
+    """(start, size, mapped) pieces of the guest's linear space, 4 GiB downwards, contiguous.
+
+    Absent upper-level entries give one large piece; the cost is that of the tables the guest has.
+    """
+    fmt = mode.format
+    if fmt is None:
+        yield memory.size, (1 << 32) - memory.size, False
+        yield 0, memory.size, True
+        return
+    root = mode.cr3 & fmt.root_mask
+    yield from _pieces(mode, memory, 0, root, 0)
+
+
+def _pieces(
+    mode: PagingMode, memory: GuestMemory, level: int, table: int, base: int
+) -> Iterator[tuple[int, int, bool]]:
+    fmt = mode.format
+    assert fmt is not None
+    shift, bits = fmt.levels[level]
+    raw = memory.read(table & ~0xFFF, PAGE_SIZE)
+    size = fmt.entry_size
+    offset = table & 0xFFF
+    for index in reversed(range(1 << bits)):
+        at = offset + index * size
+        entry = int.from_bytes(raw[at : at + size], "little") if raw is not None else 0
+        start = base + (index << shift)
+        if not entry & P:
+            yield start, 1 << shift, False
+        elif level == fmt.depth - 1 or (entry & 0x80 and mode.allows_large(fmt, level)):
+            yield start, 1 << shift, True
+        else:
+            yield from _pieces(mode, memory, level + 1, entry & fmt.frame_mask, start)
+
+

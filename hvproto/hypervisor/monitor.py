@@ -1,0 +1,82 @@
+"""The write monitor: every store to a page that the guest uses as a page table is seen (step 40, claim 3).
+
+Guest table pages are write-protected in *physical* memory, so a store is caught through whatever
+alias and by whatever instruction it comes. The store is committed by the processor room and only
+recorded here; `drain` hands the records on when the processor has stopped at the next block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SIZE
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.processor.processor import Processor
+
+
+@dataclass(frozen=True, slots=True)
+class TableStore:
+    """A store to a watched page: guest-physical address, size in bytes (within one page)."""
+
+    gpa: GPA
+    size: int
+
+
+class Monitor:
+    """Which guest-physical pages are watched, by how many users each, and what was stored there."""
+
+    def __init__(self, processor: Processor, memory: GuestMemory) -> None:
+        self._processor = processor
+        self._memory = memory
+        self._users: dict[GPA, int] = {}
+        self._records: list[TableStore] = []
+        self.on_watch: Callable[[GPA, bool], None] | None = None
+        processor.on_protected_store = self._on_protected_store
+        memory.on_write = self._on_own_write
+
+    @property
+    def watched(self) -> frozenset[GPA]:
+        """The guest-physical pages that are watched now."""
+        return frozenset(self._users)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._records)
+
+    def watch(self, gpa: int) -> None:
+        """One more user of the page at this guest-physical address."""
+        page = GPA(gpa & ~PAGE_MASK)
+        count = self._users.get(page, 0)
+        self._users[page] = count + 1
+        if count == 0:
+            self._protect(page, on=True)
+
+    def unwatch(self, gpa: int) -> None:
+        page = GPA(gpa & ~PAGE_MASK)
+        count = self._users.get(page, 0)
+        if count > 1:
+            self._users[page] = count - 1
+        elif count == 1:
+            del self._users[page]
+            self._protect(page, on=False)
+
+    def _protect(self, page: GPA, *, on: bool) -> None:
+        frame = self._memory.to_host(page)
+        if frame is not None:
+            self._processor.engine.protect(frame, PAGE_SIZE, on=on)
+
+    def _on_protected_store(self, physical: int, size: int) -> None:
+        gpa = self._memory.to_guest(HPA(physical))
+        if gpa is not None:
+            self._records.append(TableStore(gpa, size))
+            self._processor.request_stop()
+
+    def _on_own_write(self, gpa: GPA, size: int) -> None:
+        if GPA(gpa & ~PAGE_MASK) in self._users:
+            self._records.append(TableStore(gpa, size))
+
+    def drain(self) -> list[TableStore]:
+        """What was stored since the last call, in order."""
+        records, self._records = self._records, []
+        return records
