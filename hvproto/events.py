@@ -94,8 +94,8 @@ class ExceptionTaken(Event):
     vector: int
     error_code: int | None
     route: str
-    eip: int
-    """GVA of the instruction, or where it returns to for an interrupt."""
+    eip: int | None
+    """GVA of the instruction, or where it returns to for an interrupt; None where only the processor knows."""
     cr2: int | None = None
     detail: str = ""
 

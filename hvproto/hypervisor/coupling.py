@@ -7,7 +7,7 @@ every function whose setting isn't in the set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hvproto import events
@@ -54,11 +54,14 @@ class Coupling:
         """The settings that are not the host's now; empty while the host is coupled."""
         return self._decoupled
 
-    def decouple(self, replacements: Mapping[Setting, Replacement]) -> None:
+    def decouple(
+        self, replacements: Mapping[Setting, Replacement], exchange: Callable[[], None] = lambda: None
+    ) -> None:
         """Save the host's value of each of these settings to RAM, then load the replacements.
 
-        Segment registers, general registers and EIP are left as they are: they are user-level state,
-        which the caller exchanges. Raises RuntimeError if the host is decoupled already.
+        ``exchange`` is called in between, to bring in the other side's user-level state (general and
+        segment registers, EIP): coupling itself leaves that alone. Raises RuntimeError if the host
+        is decoupled already.
         """
         if self._decoupled:
             raise RuntimeError("the host is decoupled already")
@@ -70,6 +73,8 @@ class Coupling:
             old[setting] = processor.read_setting(setting)
             place = self.save_area.save(setting, old[setting])
             self._bus.emit(events.SettingSaved(now, setting.name, int(setting), describe(old[setting]), place))
+        host_eip = processor.eip
+        exchange()
         for setting in order:
             new = replacements[setting]
             processor.write_setting(setting, new.value)
@@ -80,11 +85,14 @@ class Coupling:
             )
         processor.engine.flush_tlb()
         self._decoupled = order
-        self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), processor.eip))
+        self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), host_eip))
 
-    def recouple(self, reason: str, *, temporary: bool = False) -> None:
+    def recouple(
+        self, reason: str, *, temporary: bool = False, exchange: Callable[[], None] = lambda: None
+    ) -> None:
         """Write back what the save area in RAM says, whatever it says now.
 
+        ``exchange`` brings the host's user-level state back before that.
         Raises SaveAreaError if the area no longer holds a setting that is decoupled, RuntimeError
         if the host is coupled already.
         """
@@ -92,11 +100,12 @@ class Coupling:
             raise RuntimeError("the host is coupled already")
         processor, now = self.processor, self.processor.now
         values = {setting: self.save_area.read(setting) for setting in self._decoupled}
+        old = {setting: processor.read_setting(setting) for setting in values}
+        exchange()
         for setting, value in values.items():
-            old = processor.read_setting(setting)
             processor.write_setting(setting, value)
             place = self.save_area.place_of(setting)
-            self._bus.emit(events.SettingRestored(now, setting.name, describe(old), describe(value), place))
+            self._bus.emit(events.SettingRestored(now, setting.name, describe(old[setting]), describe(value), place))
         processor.engine.flush_tlb()
         self._decoupled = ()
         self._bus.emit(events.Recoupled(now, reason, temporary))

@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 from hvproto import events
+from hvproto.addresses import HPA
 from hvproto.errors import RunError, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.coupling import Replacement
@@ -61,7 +63,12 @@ class HostedDisk:
 class Guest(ABC):
     """One hosted guest. Its clock runs only while it has the processor."""
 
-    def __init__(self, number: int, machine: Machine, memory: GuestMemory, sectors: int, bus: EventBus) -> None:
+    save_area: HPA
+    """Where the host's settings are saved while this guest has the processor."""
+
+    def __init__(
+        self, number: int, machine: Machine, memory: GuestMemory, sectors: int, bus: EventBus, pristine: Any
+    ) -> None:
         self.number = number
         self.machine = machine
         self.memory = memory
@@ -71,9 +78,12 @@ class Guest(ABC):
         self.error: RunError | None = None
         self.status: int | None = None
         """Exit status, once the guest has ended."""
-        self.idle = False
+        self.halted = False
+        """The guest executed HLT and waits for an interrupt."""
+        self._offered = False
         self.host_accepts_interrupts = True
-        self._context: object | None = None
+        self.started = False
+        self._context = pristine
         self._skew = 0
         self._frozen_at: int | None = 0
         self.clock = Clock(lambda: self.now)
@@ -170,8 +180,7 @@ class Guest(ABC):
     def enter(self) -> None:
         """Exchange the user-level state: the guest's comes in (step 28)."""
         processor = self.machine.processor
-        if self._context is not None:
-            processor.restore_context(self._context)
+        processor.restore_context(self._context)
         processor.ports = self
         self.machine.world = World.GUEST
         self.thaw()
@@ -191,10 +200,6 @@ class Guest(ABC):
     def run(self, limit: int) -> Leave:
         """Run the guest until the host is needed. Raises RunError when virtual time ends."""
 
-    @property
-    def started(self) -> bool:
-        return self._context is not None
-
     def reason_to_leave(self) -> Leave | None:
         """Whether the host has to have the processor now, for reasons of the guest's."""
         if self.functions.waiting:
@@ -203,6 +208,29 @@ class Guest(ABC):
             return Leave.FAILED
         if self.status is not None:
             return Leave.HALTED
+        return None
+
+    def wait(self, *, accepts_interrupts: bool) -> Leave | None:
+        """The guest is in HLT: offer the processor to the host once, then let the guest's time jump.
+
+        Returns why to leave, or None when an interrupt is there to be delivered.
+        """
+        if not accepts_interrupts:
+            self.end(0, "HLT with interrupts off")
+            return self.reason_to_leave()
+        if self.board.pic.pending:
+            return None
+        if self.functions.has_text:
+            self.functions.drain = True
+            return Leave.FUNCTION
+        if not self._offered:
+            self._offered = True
+            return Leave.IDLE
+        self._offered = False
+        while not self.board.pic.pending:
+            if not self.skip_to_next_event():
+                self.end(0, "HLT with nothing that could wake it")
+                return self.reason_to_leave()
         return None
 
     def host_interrupt_pending(self) -> bool:

@@ -57,9 +57,11 @@ class Machine:
         self.exit_value: int | None = None
         self._listeners = {id(self.serial_output): on_serial, id(self.debug_output): on_debug}
         self.clock = Clock(lambda: self.processor.now)
+        backend = ImageBackend(bundled_disk() if disk is None else disk)
+        self.disk_sectors = backend.sectors
         self.board = Board(
             self.clock,
-            ImageBackend(bundled_disk() if disk is None else disk),
+            backend,
             on_serial=lambda byte: self._emit(self.serial_output, byte),
             on_debug=lambda byte: self._emit(self.debug_output, byte),
             on_exit=self._on_exit,
@@ -134,13 +136,14 @@ class Machine:
             if deliver and self.interruptible():
                 self.interrupt()
             if self.board.pic.pending and deliver:
-                deadline = min(deadline, self.processor.now + self._window_poll())
+                deadline = min(deadline, self.processor.now + self.window_poll())
         event = self.clock.next_event()
         if event is not None:
             deadline = min(deadline, event)
         return self.run_processor(deadline)
 
-    def _window_poll(self) -> int:
+    def window_poll(self) -> int:
+        """How soon, in cycles, to look again at an interrupt that can't be taken now."""
         # One block is enough for an interrupt shadow; IF may stay clear for long.
         return 1 if self.processor.eflags & EFLAGS_IF else WINDOW_POLL
 
@@ -183,18 +186,24 @@ class Machine:
             self.clock.run_due()
         return True
 
-    def run(self, limit: int | None = None) -> int:
+    def run(self, limit: int | None = None, between: Callable[[int], None] = lambda _limit: None) -> int:
         """Run until the machine ends; returns the exit status.
 
         0 after HLT with nothing that could wake it, 2*value+1 after a write to the debug exit
-        port. ``limit`` is in cycles of virtual time. Raises LimitReached and other RunErrors.
+        port. ``limit`` is in cycles of virtual time. ``between`` is called with it after every
+        slice, while the processor is stopped. Raises LimitReached and other RunErrors.
         """
         end = NEVER if limit is None else limit
         while True:
             stop = self.slice(end)
+            between(end)
             if self.exit_value is not None:
                 return (2 * self.exit_value + 1) & 0xFF
             if stop is Stop.HALT and not self.wait_for_interrupt(end):
                 return 0
-            if self.processor.now >= end:
-                raise LimitReached(self.where(), end)
+            self.check_limit(end)
+
+    def check_limit(self, limit: int) -> None:
+        """Raise LimitReached once virtual time has come to ``limit``."""
+        if self.processor.now >= limit:
+            raise LimitReached(self.where(), limit)

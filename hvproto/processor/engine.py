@@ -221,6 +221,10 @@ class Engine(ABC):
         """Forget all translated code: needed after code bytes change behind the engine's back."""
         self.uc.ctl_flush_tb()
 
+    def forget_code(self, linear: int, size: int) -> None:
+        """Forget the translations of code in a *mapped* linear range, after its bytes were changed from outside."""
+        self.uc.ctl_remove_cache(linear, linear + size)
+
     def protect(self, physical: int, size: int, *, on: bool) -> None:
         """Trap (or stop trapping) stores to whole pages of physical memory.
 
@@ -271,6 +275,9 @@ class Engine(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Ask the running engine to stop; precise only where the caller's hook is."""
+
+    counts: Any
+    """How often each vector was delivered inside runs, with no decision of Python's: 256 numbers."""
 
     pending: PendingException | None = None
     """After Outcome.EXCEPTION: what to deliver. After Outcome.SHUTDOWN: what couldn't be."""

@@ -69,6 +69,7 @@ class PortableEngine(Engine):
         self._now = 0
         self._deadline = 0
         self._block_end = 0
+        self.counts = [0] * 256
         self._running = False
         self._asked = False
         self._vector: int | None = None

@@ -373,6 +373,7 @@ class Processor:
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
                     self._deliver_pending(engine.pending)
+                    engine.counts[engine.pending.vector] += 1
                 case Outcome.SHUTDOWN:
                     assert engine.pending is not None
                     self._explain_shutdown(engine.pending)
