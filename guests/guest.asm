@@ -96,6 +96,9 @@ text_faults: .asciz "guest: page faults in all: "
 text_done: .asciz "guest: done\n"
 text_failed: .asciz "guest: checks that failed: "
 
+.align 4096                         ; what is written all the time keeps off the pages that are executed
+ticks: .long 0                      ; timer interrupts
+spins: .long 0                      ; turns of the loop that waits for them awake
 .align 16
     .space 4096
 stack_top:                          ; the kernel's stack

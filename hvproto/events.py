@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 
@@ -28,9 +28,9 @@ class Event:
 
     def to_json(self) -> str:
         """One line of JSON, keys in a fixed order."""
-        fields = {key: value for key, value in asdict(self).items() if key != "at"}
-        head = {"event": self.name, "step": self.step, "at": self.at}
-        return json.dumps({**head, **fields}, separators=(", ", ": "))
+        values: dict[str, object] = {"event": self.name, "step": self.step}
+        values.update((field.name, getattr(self, field.name)) for field in fields(self))
+        return json.dumps(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,5 @@ stray_interrupt:                    ; all others are masked: a controller may st
     iret
 
 .align 4
-ticks: .long 0
-spins: .long 0
 text_halt_ticks: .asciz "guest: 3 timer interrupts in hlt\n"
 text_spin_ticks: .asciz "guest: 3 timer interrupts in a spin\n"

@@ -8,6 +8,9 @@ changed. Kernel code pages are watched, so that new code is looked at too.
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 import capstone
 from capstone import x86_const as cs
 
@@ -17,11 +20,20 @@ from hvproto.processor.processor import Processor
 LONGEST_INSTRUCTION = 15
 _PREFIXES = frozenset(b"\x66\x67\xf0\xf2\xf3\x2e\x36\x3e\x26\x64\x65")
 
-# First opcode bytes (after prefixes) of what must trap in the guest's kernel ...
-_KERNEL_OPCODES = frozenset(b"\x0f\x9c\x9d\xcf\x8c\x0e\x16\x9a\xff")
-# ... and in its programs, which see their true selectors and flags anyway.
-_USER_OPCODES = frozenset(b"\x0f")
-_IO_OPCODES = frozenset(b"\xe4\xe5\xe6\xe7\xec\xed\xee\xef\x6c\x6d\x6e\x6f")
+def _modrm(*extensions: int) -> bytes:
+    """A character class of the ModR/M bytes whose reg field is one of these."""
+    values = (value for value in range(256) if value >> 3 & 7 in extensions)
+    return b"[" + b"".join(re.escape(bytes([value])) for value in values) + b"]"
+
+
+# Where the opcode (after prefixes) of a sensitive instruction could stand: 0F 00-03 are SLDT, STR, VERR,
+# VERW, SGDT, SIDT, SMSW, LAR, LSL, which programs may use too ...
+_USER_OPCODES = rb"\x0f(?=[\x00-\x03])"
+# ... and in a kernel PUSHF, POPF, IRET, PUSH CS, PUSH SS, far CALL, MOV from CS and SS, far CALL through memory.
+_KERNEL_OPCODES = (
+    _USER_OPCODES + rb"|[\x9c\x9d\xcf\x0e\x16\x9a]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(3) + rb")"
+)
+_IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6c-\x6f]"
 
 _TABLE_READERS = frozenset(
     {
@@ -42,6 +54,12 @@ _IO = frozenset(
     }
 )  # fmt: skip
 _LEVEL_REGISTERS = frozenset({cs.X86_REG_CS, cs.X86_REG_SS})
+
+
+@cache
+def _candidates(kernel: bool, ports: bool) -> re.Pattern[bytes]:
+    """Finds each byte that could be the opcode of a sensitive instruction."""
+    return re.compile((_KERNEL_OPCODES if kernel else _USER_OPCODES) + (_IO_OPCODES if ports else b""), re.DOTALL)
 
 
 class Decoder:
@@ -84,12 +102,10 @@ def sensitive_offsets(
 
     ``following`` is what comes after the page, for an instruction that crosses its end.
     """
-    opcodes = (_KERNEL_OPCODES if kernel else _USER_OPCODES) | (_IO_OPCODES if ports else frozenset())
     code = page + following[:LONGEST_INSTRUCTION]
     found = set()
-    for offset in range(first, min(end + LONGEST_INSTRUCTION, len(code))):
-        if code[offset] not in opcodes:
-            continue
+    for match in _candidates(kernel, ports).finditer(code, first, min(end + LONGEST_INSTRUCTION, len(code))):
+        offset = match.start()
         start = offset
         while True:
             instruction = decoder.decode(code[start : start + LONGEST_INSTRUCTION])
@@ -113,27 +129,12 @@ class CodeWatch:
         self._kernel_pages: dict[GPA, set[GVA]] = {}
 
     def look_at(self, linear: GVA, gpa: GPA, content: bytes, following: bytes, *, kernel: bool) -> bool:
-        """Plant what a page needs; True if it is a kernel page that wasn't watched yet."""
+        """Plant what a page needs that is being fetched from; True if it is a kernel page that wasn't watched yet."""
         key = (linear, kernel)
-        known = self._seen.get(key)
-        if known == content:
-            return False
-        first, end = (0, PAGE_SIZE) if known is None else _changed(known, content)
-        wanted = {
-            linear + offset
-            for offset in sensitive_offsets(
-                content, following, self._decoder, kernel=kernel, ports=self._ports, first=first, end=end
-            )
-        }
-        planted = self._planted.setdefault(key, set())
-        kept = {address for address in planted if not first <= address - linear < end}
-        for address in planted - kept - wanted:
-            self._unplant(address, key)
-        for address in wanted - planted:
-            self._processor.engine.plant(address)
-        self._planted[key] = kept | wanted
-        self._seen[key] = content
-        self._processor.engine.flush_code()
+        if self._seen.get(key) != content:
+            self._seen[key] = content
+            self._replant(key, content, following, 0, PAGE_SIZE)
+            self._processor.engine.flush_code()
         if not kernel:
             return False
         users = self._kernel_pages.setdefault(gpa, set())
@@ -141,10 +142,27 @@ class CodeWatch:
         users.add(linear)
         return is_new
 
-    def _unplant(self, address: int, key: tuple[GVA, bool]) -> None:
-        other = self._planted.get((key[0], not key[1]), set())
-        if address not in other:
-            self._processor.engine.unplant(address)
+    def look_again(self, linear: GVA, content: bytes, following: bytes, first: int, end: int) -> None:
+        """A watched kernel page was stored to, in the offsets [first, end)."""
+        key = (linear, True)
+        self._seen[key] = content
+        self._replant(key, content, following, max(0, first - LONGEST_INSTRUCTION), end)
+
+    def _replant(self, key: tuple[GVA, bool], content: bytes, following: bytes, first: int, end: int) -> None:
+        linear, kernel = key
+        offsets = sensitive_offsets(
+            content, following, self._decoder, kernel=kernel, ports=self._ports, first=first, end=end
+        )
+        wanted = {linear + offset for offset in offsets}
+        planted = self._planted.setdefault(key, set())
+        stale = {address for address in range(linear + first, linear + end) if address in planted} - wanted
+        for address in sorted(stale):
+            planted.discard(address)
+            if not self.is_planted(address, kernel=not kernel):
+                self._processor.engine.unplant(address)
+        for address in sorted(wanted - planted):
+            self._processor.engine.plant(address)
+        planted |= wanted
 
     def linear_pages(self, gpa: GPA) -> list[GVA]:
         """Where a kernel code page that is being watched has been executed; empty if it isn't one."""
@@ -153,9 +171,3 @@ class CodeWatch:
     def is_planted(self, address: int, *, kernel: bool) -> bool:
         page = GVA(address & ~0xFFF)
         return address in self._planted.get((page, kernel), ())
-
-
-def _changed(old: bytes, new: bytes) -> tuple[int, int]:
-    """The range of offsets whose decoding may differ between two states of a page."""
-    differing = [index for index in range(0, PAGE_SIZE, 64) if old[index : index + 64] != new[index : index + 64]]
-    return max(0, differing[0] - LONGEST_INSTRUCTION), differing[-1] + 64

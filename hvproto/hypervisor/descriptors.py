@@ -31,12 +31,13 @@ class ShadowDescriptors:
         self._cpu = cpu
         self._region = region
         self._monitor = monitor
-        self._pages: list[GPA] = []
+        self._extents: list[tuple[GPA, GPA]] = []
+        """The guest-physical pieces [start, end) in which the table lies, one a page."""
         self._entries = 0
 
-    def is_watched(self, gpa: int) -> bool:
-        """Whether a store to this guest-physical address may have changed a descriptor."""
-        return GPA(gpa & ~PAGE_MASK) in self._pages
+    def is_hit(self, gpa: int, size: int) -> bool:
+        """Whether a store (within a page) has changed a byte of the guest's table."""
+        return any(start < gpa + size and gpa < end for start, end in self._extents)
 
     def reload(self) -> None:
         """The table is elsewhere, or its contents have changed: copy all of it."""
@@ -52,16 +53,17 @@ class ShadowDescriptors:
         self._watch(table.base, size)
 
     def _watch(self, base: int, size: int) -> None:
-        pages: list[GPA] = []
-        for linear in range(base & ~PAGE_MASK, base + size, PAGE_SIZE):
-            found = walk(self._cpu.paging_mode, self._cpu.memory.read_entry, linear)
+        extents: list[tuple[GPA, GPA]] = []
+        for page in range(base & ~PAGE_MASK, base + size, PAGE_SIZE):
+            found = walk(self._cpu.paging_mode, self._cpu.memory.read_entry, page)
             if found.physical is not None and self._cpu.memory.to_host(found.physical) is not None:
-                pages.append(GPA(found.physical & ~PAGE_MASK))
-        for page in pages:
-            self._monitor.watch(page)
-        for page in self._pages:
-            self._monitor.unwatch(page)
-        self._pages = pages
+                first, end = max(page, base), min(page + PAGE_SIZE, base + size)
+                extents.append((GPA(found.physical + first - page), GPA(found.physical + end - page)))
+        for start, _ in extents:
+            self._monitor.watch(start)
+        for start, _ in self._extents:
+            self._monitor.unwatch(start)
+        self._extents = extents
 
     def repair(self, error_code: int) -> bool:
         """After a fault on a selector: True if it came from a clear accessed bit, which is set now."""

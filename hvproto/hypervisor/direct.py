@@ -58,8 +58,9 @@ class DirectGuest(Guest):
 
     def first_entry(self) -> None:
         processor = self.machine.processor
-        data = {register: self._boot.data for register in SegmentRegister if register is not SegmentRegister.CS}
-        processor.set_segments({SegmentRegister.SS: self._boot.data, SegmentRegister.CS: self._boot.code, **data})
+        segments = dict.fromkeys(SegmentRegister, self._boot.data)
+        segments[SegmentRegister.CS] = self._boot.code
+        processor.set_segments(segments)
         for index in range(8):
             processor.set_gpr(index, 0)
         processor.set_gpr(0, self._boot.eax)

@@ -93,7 +93,7 @@ class Emulator:
             cs.X86_INS_VERW: lambda o: self._verify(o, write=True),
             cs.X86_INS_IN: lambda o: port_io.port_in(o, self._ports),
             cs.X86_INS_OUT: lambda o: port_io.port_out(o, self._ports),
-            **{number: self._string for number in port_io.STRING_SIZES},
+            **dict.fromkeys(port_io.STRING_SIZES, self._string),
         }
 
     def execute(self, instruction: capstone.CsInsn) -> bool:

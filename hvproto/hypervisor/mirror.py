@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hvproto.addresses import HPA, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.pool import Pool
-from hvproto.processor.paging import NX, A, D, P, PagingMode, U, W, large_frame
+from hvproto.processor.paging import NX, PS, A, D, P, PagingMode, U, W, large_frame
 
 MIRRORED = 1 << 9
 """Software bit (ignored by the processor): the guest maps this page, hidden or not."""
@@ -148,7 +148,7 @@ class Mirror:
                 accessed &= bool(entry & A)
             if level == fmt.depth - 1:
                 return GuestPage(entry & fmt.frame_mask, writable, user, accessed, bool(entry & D))
-            if entry & 0x80 and mode.allows_large(fmt, level):
+            if entry & PS and mode.allows_large(fmt, level):
                 offset = linear & ((1 << shift) - PAGE_SIZE)
                 frame = large_frame(fmt, entry, shift) | offset
                 return GuestPage(frame, writable, user, accessed, bool(entry & D))
@@ -161,33 +161,52 @@ class Mirror:
             self.map_page(linear, self.guest_page(linear))
 
     def sync_range(self, linear: int, size: int) -> None:
-        """Mirror a range anew. Costs a table's worth of entries at a time where nothing is mapped."""
-        end = linear + size
-        while linear < end:
-            step = self._empty_span(linear)
-            if step:
-                step = min(step, end - linear)
-                self.kernel.clear(linear, step)
-                self.user.clear(linear, step)
-            else:
-                self.sync_page(linear)
-                step = PAGE_SIZE
-            linear += step
-
-    def _empty_span(self, linear: int) -> int:
-        """How many bytes from here an absent upper-level entry leaves unmapped; 0 if there is a table."""
+        """Mirror a range of whole pages anew. Where an upper level maps nothing, that costs next to nothing."""
         fmt = self.mode.format
         if fmt is None:
-            return 0 if linear < self.memory.size else (1 << 32) - linear
-        table = self.mode.cr3 & fmt.root_mask
-        for level, (shift, _) in enumerate(fmt.levels[:-1]):
-            entry = self.memory.read_entry(table + fmt.index(level, linear) * fmt.entry_size, fmt.entry_size)
-            if entry is None or not entry & P:
-                return (1 << shift) - (linear & ((1 << shift) - 1))
-            if entry & 0x80 and self.mode.allows_large(fmt, level):
-                return 0
-            table = entry & fmt.frame_mask
-        return 0
+            self._sync_unpaged(linear, size)
+        else:
+            self._sync_level(0, self.mode.cr3 & fmt.root_mask, 0, linear, linear + size, (True, True, True))
+
+    def _sync_unpaged(self, linear: int, size: int) -> None:
+        for page in range(linear, min(linear + size, self.memory.size), PAGE_SIZE):
+            self.sync_page(page)
+
+    def _sync_level(
+        self, level: int, table: int, base: int, first: int, end: int, above: tuple[bool, bool, bool]
+    ) -> None:
+        """Mirror [first, end) as far as a table maps it. ``above``: W, U and A of the levels over it."""
+        fmt = self.mode.format
+        assert fmt is not None
+        shift, bits = fmt.levels[level]
+        span = 1 << shift
+        raw = self.memory.read(table & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        offset = table & (PAGE_SIZE - 1)
+        for index in range(max(0, (first - base) >> shift), min((1 << bits) - 1, (end - 1 - base) >> shift) + 1):
+            start = base + (index << shift)
+            at = offset + index * fmt.entry_size
+            entry = int.from_bytes(raw[at : at + fmt.entry_size], "little") if raw is not None else 0
+            if not entry & P:
+                low, high = max(start, first), min(start + span, end)
+                self.kernel.clear(low, high - low)
+                self.user.clear(low, high - low)
+                continue
+            if fmt.depth == 3 and level == 0:
+                rights = above
+            else:
+                rights = (above[0] and bool(entry & W), above[1] and bool(entry & U), above[2] and bool(entry & A))
+            if level == fmt.depth - 1:
+                self._map_unless_region(start, GuestPage(entry & fmt.frame_mask, *rights, bool(entry & D)))
+            elif entry & PS and self.mode.allows_large(fmt, level):
+                frame = large_frame(fmt, entry, shift)
+                for page in range(max(start, first), min(start + span, end), PAGE_SIZE):
+                    self._map_unless_region(page, GuestPage(frame + page - start, *rights, bool(entry & D)))
+            else:
+                self._sync_level(level + 1, entry & fmt.frame_mask, start, first, end, rights)
+
+    def _map_unless_region(self, linear: int, page: GuestPage) -> None:
+        if not self.kernel.get(linear) & REGION:
+            self.map_page(linear, page)
 
     def set_region(self, linear: int, frames: list[HPA], code_pages: int) -> None:
         """Map the region into both views; its first ``code_pages`` pages may be executed."""
@@ -229,18 +248,34 @@ def _pieces(
     fmt = mode.format
     assert fmt is not None
     shift, bits = fmt.levels[level]
-    raw = memory.read(table & ~0xFFF, PAGE_SIZE)
+    raw = memory.read(table & ~(PAGE_SIZE - 1), PAGE_SIZE)
     size = fmt.entry_size
-    offset = table & 0xFFF
-    for index in reversed(range(1 << bits)):
-        at = offset + index * size
-        entry = int.from_bytes(raw[at : at + size], "little") if raw is not None else 0
-        start = base + (index << shift)
-        if not entry & P:
-            yield start, 1 << shift, False
-        elif level == fmt.depth - 1 or (entry & 0x80 and mode.allows_large(fmt, level)):
-            yield start, 1 << shift, True
-        else:
-            yield from _pieces(mode, memory, level + 1, entry & fmt.frame_mask, start)
+    offset = table & (PAGE_SIZE - 1)
+    if raw is None:
+        yield base, 1 << shift + bits, False
+    elif level == fmt.depth - 1:
+        yield from _runs(raw[offset :: size][: 1 << bits], base, shift)
+    else:
+        for index in reversed(range(1 << bits)):
+            entry = int.from_bytes(raw[offset + index * size : offset + index * size + size], "little")
+            start = base + (index << shift)
+            if not entry & P:
+                yield start, 1 << shift, False
+            elif entry & PS and mode.allows_large(fmt, level):
+                yield start, 1 << shift, True
+            else:
+                yield from _pieces(mode, memory, level + 1, entry & fmt.frame_mask, start)
 
 
+_PRESENT = bytes(value & P for value in range(256))
+
+
+def _runs(low_bytes: bytes, base: int, shift: int) -> Iterator[tuple[int, int, bool]]:
+    """Runs of present and absent entries of a last-level table, the highest first."""
+    present = low_bytes.translate(_PRESENT)
+    end = len(present)
+    while end:
+        kind = present[end - 1]
+        start = present.rfind(1 - kind, 0, end) + 1
+        yield base + (start << shift), (end - start) << shift, bool(kind)
+        end = start

@@ -20,7 +20,8 @@ from hvproto.hypervisor.exits import Exits
 from hvproto.hypervisor.far import NotBuilt
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.monitor import Monitor
+from hvproto.hypervisor.mirror import ADDRESS
+from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.region import CODE_PAGES, CODE_SELECTOR, DATA_SELECTOR, KICK_VECTOR, PAGES, Region
@@ -30,7 +31,7 @@ from hvproto.hypervisor.virtual_cpu import OutOfMemory, VirtualCpu
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.delivery import Shutdown
-from hvproto.processor.paging import Access, PagingMode
+from hvproto.processor.paging import Access, P, PagingMode
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import NULL_SEGMENT, SegmentRegister, flat
 from hvproto.processor.settings import (
@@ -203,27 +204,53 @@ class MirroredGuest(Guest):
         records = self.monitor.drain()
         if not records:
             return
-        processor = self.machine.processor
+        tables_changed = False
         for store in records:
             if self.tables.is_table(store.gpa):
-                value = int.from_bytes(self.memory.read(store.gpa, store.size) or b"", "little")
-                self.bus.emit(events.PageTableWrite(processor.now, store.gpa, store.size, value))
-                conflict = None
-                for change in self.tables.changes(store):
-                    if change.mirror is self.mirror and conflict is None:
-                        region = self.region
-                        conflict = first_conflict(self.mirror, region.base, region.size, change.linear, change.size)
-                    change.mirror.sync_range(change.linear, change.size)
-                if conflict is None:
-                    self.bus.emit(events.NoConflict(processor.now, store.gpa))
-                else:
-                    self._relocate(conflict, f"a store to the page table at GPA {store.gpa:#010x}")
-            if self.descriptors.is_watched(store.gpa):
+                self._follow_table_store(store)
+                tables_changed = True
+            if self.descriptors.is_hit(store.gpa, store.size):
                 self.descriptors.reload()
-            for linear in self.code.linear_pages(GPA(store.gpa & ~PAGE_MASK)):
-                self.look_at_code(linear)
-                processor.engine.forget_code(linear + (store.gpa & PAGE_MASK), store.size)
-        processor.engine.flush_tlb()
+        self._follow_code_stores(records)
+        if tables_changed:
+            self.machine.processor.engine.flush_tlb()
+
+    def _follow_table_store(self, store: TableStore) -> None:
+        now, region = self.machine.processor.now, self.region
+        value = int.from_bytes(self.memory.read(store.gpa, store.size) or b"", "little")
+        self.bus.emit(events.PageTableWrite(now, store.gpa, store.size, value))
+        conflict = None
+        for change in self.tables.changes(store):
+            if change.mirror is self.mirror and conflict is None:
+                conflict = first_conflict(self.mirror, region.base, region.size, change.linear, change.size)
+            change.mirror.sync_range(change.linear, change.size)
+        if conflict is None:
+            self.bus.emit(events.NoConflict(now, store.gpa))
+        else:
+            self._relocate(conflict, f"a store to the page table at GPA {store.gpa:#010x}")
+
+    def _follow_code_stores(self, records: list[TableStore]) -> None:
+        """Kernel code that was changed: forget its translation, and find what is sensitive in it now."""
+        ranges: dict[GPA, tuple[int, int]] = {}
+        for store in records:
+            page, offset = GPA(store.gpa & ~PAGE_MASK), store.gpa & PAGE_MASK
+            first, end = ranges.get(page, (PAGE_SIZE, 0))
+            ranges[page] = min(first, offset), max(end, offset + store.size)
+        for page, (first, end) in ranges.items():
+            for linear in self.code.linear_pages(page):
+                content = self.memory.read(page, PAGE_SIZE) or b""
+                following = b"" if end < PAGE_SIZE else self.cpu.peek(linear + PAGE_SIZE & 0xFFFF_FFFF, 16)
+                self.code.look_again(linear, content, following, first, end)
+                if self._maps(linear, page):
+                    self.machine.processor.engine.forget_code(linear + first, end - first)
+                else:
+                    self.machine.processor.engine.flush_code_wanted = True
+
+    def _maps(self, linear: GVA, gpa: GPA) -> bool:
+        """Whether the address space that is loaded now has this page there."""
+        view = self.mirror.kernel if self._in_kernel_view else self.mirror.user
+        entry = view.get(linear)
+        return bool(entry & P) and self.memory.to_host(gpa) == entry & ADDRESS
 
     def look_at_code(self, linear: GVA) -> None:
         """Find the sensitive instructions of a page that is being executed at this linear address."""

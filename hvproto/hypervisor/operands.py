@@ -53,9 +53,9 @@ class Operands:
         """The GVA that a memory operand refers to."""
         memory = self._operands[index].mem
         mask = 0xFFFF if self.instruction.addr_size == 2 else 0xFFFF_FFFF
-        offset = memory.disp + self._plain(memory.base) + self._plain(memory.index) * memory.scale & mask
+        offset: int = memory.disp + self._plain(memory.base) + self._plain(memory.index) * memory.scale & mask
         if memory.segment:
-            segment = SEGMENTS[memory.segment]
+            segment = SEGMENTS[int(memory.segment)]
         else:
             segment = SegmentRegister.SS if memory.base in _STACK_BASES else SegmentRegister.DS
         return self._cpu.segment_base(segment) + offset & 0xFFFF_FFFF

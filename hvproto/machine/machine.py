@@ -109,8 +109,9 @@ class Machine:
         self.images[self.world] = image
         processor = self.processor
         processor.write_setting(Setting.GDTR, state.gdtr)
-        data = {register: state.data for register in SegmentRegister if register is not SegmentRegister.CS}
-        processor.set_segments({SegmentRegister.CS: state.code, **data})
+        segments = dict.fromkeys(SegmentRegister, state.data)
+        segments[SegmentRegister.CS] = state.code
+        processor.set_segments(segments)
         for index in range(8):
             processor.set_gpr(index, 0)
         processor.set_gpr(0, state.eax)

@@ -231,7 +231,12 @@ class Engine(ABC):
         A store to such a page isn't performed by the engine; `Callbacks.protected_store` gets it.
         """
         rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC if on else uc_const.UC_PROT_ALL
+        # The engine flushes the page by translating its address as if it were linear, and an
+        # unmapped one leaves the traces of a page fault.
+        cr2 = self.read_register(x86_const.UC_X86_REG_CR2)
         self.uc.mem_protect(physical, size, rights)
+        self.write_register(x86_const.UC_X86_REG_CR2, cr2)
+        self.forget_exception()
 
     def plant(self, address: int) -> None:
         """Have `Callbacks.trap` called when an instruction *starts* at this linear address.
@@ -247,6 +252,10 @@ class Engine(ABC):
         handle = self._traps.pop(address, None)
         if handle is not None:
             self.uc.hook_del(handle)
+
+    @abstractmethod
+    def forget_exception(self) -> None:
+        """Have the engine forget the last exception, so that the next one isn't taken for a double fault."""
 
     # -- running -----------------------------------------------------------------------------
 

@@ -308,6 +308,9 @@ class NativeEngine(Engine):
             ctypes.memmove(self._env + ENV_SEGS + SEGMENT_CACHE.size * register, raw, SEGMENT_CACHE.size)
         uclib.x86_update_hflags_x86_64(ctypes.c_void_p(self._env))
 
+    def forget_exception(self) -> None:
+        self._old_exception.value = -1
+
     # -- running -----------------------------------------------------------------------------
 
     @property
@@ -329,7 +332,7 @@ class NativeEngine(Engine):
         self._stopped.value = 0
         self._asked = False
         self._halted.value = 0
-        self._old_exception.value = -1
+        self.forget_exception()
         self.failure = None
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value & 0xFFFF_FFFF), ctypes.c_uint64(0),
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip

@@ -160,21 +160,28 @@ class PortableEngine(Engine):
         """What the exception is, from the saved context; and make the engine forget it."""
         if self._invalid:
             return PendingException(6)
-        if self._scratch is None:
-            self._scratch = self.uc.context_save()
-        else:
-            self.uc.context_update(self._scratch)
-        base = ctypes.cast(self._scratch.context, ctypes.c_void_p).value or 0
+        base = self._look_into_context()
         if ctypes.c_int32.from_address(base + self._offsets.is_software).value:
             length = 1 if vector in (3, 4) and self.code_byte(-1) in (0xCC, 0xCE) else 2
             self.write_register(_EIP, self.read_register(_EIP) - length & 0xFFFF_FFFF)
             return PendingException(vector, None, True, length)
         error = ctypes.c_int32.from_address(base + self._offsets.error_code).value
-        old = ctypes.c_int32.from_address(base + self._offsets.old_exception)
+        self.forget_exception()
+        return PendingException(vector, error if vector in VECTORS_WITH_ERROR_CODE else None)
+
+    def _look_into_context(self) -> int:
+        """The address of a fresh copy of the engine's state."""
+        if self._scratch is None:
+            self._scratch = self.uc.context_save()
+        else:
+            self.uc.context_update(self._scratch)
+        return ctypes.cast(self._scratch.context, ctypes.c_void_p).value or 0
+
+    def forget_exception(self) -> None:
+        old = ctypes.c_int32.from_address(self._look_into_context() + self._offsets.old_exception)
         if old.value != -1:
             old.value = -1
             self.uc.context_restore(self._scratch)
-        return PendingException(vector, error if vector in VECTORS_WITH_ERROR_CODE else None)
 
     # -- hooks -------------------------------------------------------------------------------
 

@@ -1,0 +1,51 @@
+"""The command `hvproto` and its sub-commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hvproto import __version__
+from hvproto.cli.boot import boot
+from hvproto.cli.claims import claims
+from hvproto.cli.failures import reported
+from hvproto.cli.guests import guests
+from hvproto.cli.run import run
+
+app = typer.Typer(
+    name="hvproto",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help and plain messages: the same on a terminal, in a pipe and in a log.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hvproto {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hvproto(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Prototype a hypervisor in Python: real x86 host and guest kernels on one processor.
+
+    The host operating system is decoupled from its own processor, setting by setting, a guest kernel gets it, and
+    the host is recoupled. Begin with "hvproto run".
+    """
+
+
+app.command()(reported(run))
+app.command()(reported(boot))
+app.command()(reported(guests))
+app.command()(reported(claims))
+
+

@@ -1,0 +1,34 @@
+"""`hvproto guests`: the bundled kernels."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from hvproto import bundled
+
+
+def guests(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
+) -> None:
+    """List the bundled kernels: name, whether host or guest, and what each shows.
+
+    \b
+    Examples:
+      hvproto guests
+      hvproto run --guest hello              run one of them
+      hvproto guests --json | python3 -m json.tool
+    """
+    kernels = bundled.kernels()
+    if as_json:
+        rows = [
+            {"name": kernel.name, "kind": kernel.kind, "path": str(kernel.path), "description": kernel.description}
+            for kernel in kernels
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    width = max(len(kernel.name) for kernel in kernels)
+    for kernel in kernels:
+        typer.echo(f"{kernel.name:<{width}}  {kernel.kind:<5}  {kernel.description}")

@@ -1,0 +1,37 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hvproto.processor import native
+from hvproto.processor.processor import ENGINE_VARIABLE
+
+ENGINES = ("native", "portable")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of each engine that can be used here; only the one that the environment asks for, if it does."""
+    name: str = request.param
+    wanted = os.environ.get(ENGINE_VARIABLE)
+    if wanted and name != wanted:
+        pytest.skip(f"{ENGINE_VARIABLE} asks for the {wanted} engine")
+    reason = native.self_check() if name == "native" else None
+    if reason:
+        pytest.skip(f"no native engine here: {reason}")
+    yield name
+
+
+@pytest.fixture
+def both_engines() -> tuple[str, str]:
+    """For tests that compare the engines with each other."""
+    if os.environ.get(ENGINE_VARIABLE):
+        pytest.skip(f"{ENGINE_VARIABLE} asks for one engine only")
+    reason = native.self_check()
+    if reason:
+        pytest.skip(f"no native engine here: {reason}")
+    return "native", "portable"
