@@ -27,16 +27,18 @@ def _modrm(*extensions: int) -> bytes:
 
 
 # Where the opcode (after prefixes) of a sensitive instruction could stand: 0F 00-03 are SLDT, STR, VERR,
-# VERW, SGDT, SIDT, SMSW, LAR, LSL, which programs may use too ...
-_USER_OPCODES = rb"\x0f(?=[\x00-\x03])"
+# VERW, SGDT, SIDT, SMSW, LAR, LSL, which programs may use too; 6C and 6D are INS, of which the engine
+# stores a zero before any permission check can refuse it ...
+_USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d]"
 # ... and in a kernel PUSHF, POPF, IRET, PUSH CS, PUSH SS, far CALL, MOV from CS and SS, far CALL through memory.
 _KERNEL_OPCODES = (
     _USER_OPCODES + rb"|[\x9c\x9d\xcf\x0e\x16\x9a]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(3) + rb")"
 )
-_IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6c-\x6f]"
+_IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 
-_TABLE_READERS = frozenset(
+_ALWAYS = frozenset(
     {
+        cs.X86_INS_INSB, cs.X86_INS_INSW, cs.X86_INS_INSD,
         cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
     }
@@ -49,8 +51,7 @@ _FLAG_AND_FAR = frozenset(
 )  # fmt: skip
 _IO = frozenset(
     {
-        cs.X86_INS_IN, cs.X86_INS_OUT, cs.X86_INS_INSB, cs.X86_INS_INSW, cs.X86_INS_INSD,
-        cs.X86_INS_OUTSB, cs.X86_INS_OUTSW, cs.X86_INS_OUTSD,
+        cs.X86_INS_IN, cs.X86_INS_OUT, cs.X86_INS_OUTSB, cs.X86_INS_OUTSW, cs.X86_INS_OUTSD,
     }
 )  # fmt: skip
 _LEVEL_REGISTERS = frozenset({cs.X86_REG_CS, cs.X86_REG_SS})
@@ -83,7 +84,7 @@ def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> 
 
     ``ports``: IN and OUT count too, for an engine that doesn't check IOPL itself.
     """
-    if instruction.id in _TABLE_READERS or (ports and instruction.id in _IO):
+    if instruction.id in _ALWAYS or (ports and instruction.id in _IO):
         return True
     if not kernel:
         return False

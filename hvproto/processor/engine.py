@@ -19,7 +19,15 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.errors import EngineError
-from hvproto.processor.segments import RPL_MASK, Segment, SegmentRegister, TableRegister
+from hvproto.processor.segments import (
+    PRESENT,
+    RPL_MASK,
+    TSS32_AVAILABLE,
+    TYPE_SHIFT,
+    Segment,
+    SegmentRegister,
+    TableRegister,
+)
 from hvproto.processor.settings import EFER_MSR, Setting, SettingValue
 
 
@@ -28,8 +36,7 @@ class Outcome(Enum):
 
     STOPPED = auto()  # the deadline, or somebody asked for it
     HALTED = auto()  # HLT at ring 0; EIP is after it
-    EXCEPTION = auto()  # an exception that the engine left to us (portable only); EIP is precise
-    SHUTDOWN = auto()  # triple fault while delivering natively
+    EXCEPTION = auto()  # an exception that the engine left to us (native: whose delivery failed); EIP is precise
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,9 @@ class Engine(ABC):
         self._cell_ref = ctypes.byref(self._cell)
         self._mmr = _Mmr()
         self._mmr_ref = ctypes.byref(self._mmr)
+        # As after a reset (SDM vol. 3, table 9-1). Unicorn leaves it absent, and aborts the process when an exception
+        # at ring 3 needs it.
+        self.write_setting(Setting.TR, Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT))
         self._traps: dict[int, int] = {}
         self._resume = 0
         self.flush_code_wanted = False
@@ -286,10 +296,10 @@ class Engine(ABC):
         """Ask the running engine to stop; precise only where the caller's hook is."""
 
     counts: Any
-    """How often each vector was delivered inside runs, with no decision of Python's: 256 numbers."""
+    """How often each vector was raised inside runs (a refused INT n counts, and so does its #GP): 256 numbers."""
 
     pending: PendingException | None = None
-    """After Outcome.EXCEPTION: what to deliver. After Outcome.SHUTDOWN: what couldn't be."""
+    """After Outcome.EXCEPTION: what to deliver."""
 
     def close(self) -> None:
         """Drop the engine's hooks, which hold this object in reference cycles."""

@@ -42,6 +42,7 @@ ENV_HFLAGS = 0xB0
 ENV_SEGS = 0xB8
 SEGMENT_CACHE = struct.Struct("<IxxxxQII")
 ENV_CR0 = 0x1A8
+ENV_CR2 = 0x1B8
 ENV_ERROR_CODE = 0x1508
 ENV_IS_INT = 0x150C
 ENV_OLD_EXCEPTION = 0x1578
@@ -55,27 +56,32 @@ CTL_ENV = 0x08
 CTL_NOW = 0x10
 CTL_DEADLINE = 0x18
 CTL_STOPPED = 0x20  # set by the block thunk when it stops the engine at the deadline
-CTL_VECTOR = 0x28  # the last exception but #DF: after a triple fault, the one that began it ...
-CTL_ERROR = 0x2C  # ... and its error code
+CTL_VECTOR = 0x28  # the exception that is being delivered, or was last ...
+CTL_ERROR = 0x2C  # ... its error code
 CTL_BLOCK_END = 0x30  # linear address after the last block entered
-CTL_COUNTS = 0x100  # 256 x u32: exceptions delivered natively, by vector
+CTL_CR2 = 0x38  # ... CR2 when it was raised
+CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
+CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
+CTL_NESTED = 0x48  # set when there was one
+CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_SIZE = CTL_COUNTS + 256 * 4
 
+# What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
+# It has changed nothing yet but memory below the new stack pointer, so the event goes to Python, which delivers it anew.
 _INTERRUPT_THUNK = f"""
     push rbx
     mov rbx, rdx
+    cmp dword ptr [rbx + {CTL_DELIVERING}], 0
+    jne nested
     mov r8, qword ptr [rbx + {CTL_ENV}]
-    cmp esi, 8
-    je count
     mov dword ptr [rbx + {CTL_VECTOR}], esi
     mov eax, dword ptr [r8 + {ENV_ERROR_CODE}]
     mov dword ptr [rbx + {CTL_ERROR}], eax
-count:
-    cmp esi, 255
-    ja deliver
-    inc dword ptr [rbx + rsi*4 + {CTL_COUNTS}]
+    mov rax, qword ptr [r8 + {ENV_CR2}]
+    mov qword ptr [rbx + {CTL_CR2}], rax
+    xor ecx, ecx
     cmp dword ptr [r8 + {ENV_IS_INT}], 0
-    je deliver
+    je rewind
     mov ecx, 2
     cmp esi, 3
     je short_form
@@ -83,16 +89,15 @@ count:
     jne rewind
 short_form:
     push r8
-    push rbx
-    sub rsp, 16
+    sub rsp, 8
     mov rdi, r8
     mov rsi, qword ptr [r8 + {ENV_EIP}]
     add rsi, qword ptr [r8 + {ENV_SEGS + 24 + 8}]
     dec rsi
+    mov esi, esi
     movabs rax, {{load_code_byte}}
     call rax
-    add rsp, 16
-    pop rbx
+    add rsp, 8
     pop r8
     mov ecx, 1
     cmp al, 0xcc
@@ -101,23 +106,38 @@ short_form:
     je rewind
     mov ecx, 2
 rewind:
+    mov dword ptr [rbx + {CTL_LENGTH}], ecx
     sub qword ptr [r8 + {ENV_EIP}], rcx
-deliver:
+    mov dword ptr [rbx + {CTL_DELIVERING}], 1
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
+    call rax
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
+    movzx eax, byte ptr [rbx + {CTL_VECTOR}]
+    inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
     pop rbx
+    ret
+nested:
+    mov dword ptr [rbx + {CTL_NESTED}], 1
+    pop rbx
+    movabs rax, {{stop}}
     jmp rax
 """
 
 _INVALID_THUNK = f"""
     push rbx
     mov rbx, rsi
+    mov rax, qword ptr [rbx + {CTL_ENV}]
+    mov rax, qword ptr [rax + {ENV_CR2}]
+    mov qword ptr [rbx + {CTL_CR2}], rax
     mov dword ptr [rbx + {CTL_VECTOR}], 6
-    mov dword ptr [rbx + {CTL_ERROR}], 0
-    inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
+    mov dword ptr [rbx + {CTL_LENGTH}], 0
+    mov dword ptr [rbx + {CTL_DELIVERING}], 1
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
+    inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
     mov eax, 1
     pop rbx
     ret
@@ -249,6 +269,10 @@ class NativeEngine(Engine):
         self._block_end = ctypes.c_uint64.from_address(control + CTL_BLOCK_END)
         self._vector = ctypes.c_uint32.from_address(control + CTL_VECTOR)
         self._vector_error = ctypes.c_uint32.from_address(control + CTL_ERROR)
+        self._length = ctypes.c_uint32.from_address(control + CTL_LENGTH)
+        self._first_cr2 = ctypes.c_uint64.from_address(control + CTL_CR2)
+        self._delivering = ctypes.c_uint32.from_address(control + CTL_DELIVERING)
+        self._nested = ctypes.c_uint32.from_address(control + CTL_NESTED)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + CTL_COUNTS)
         self._in = _IN(lambda _uc, port, size, _data: self.guarded(self.callbacks.port_in, port, size, otherwise=0))
         self._out = _OUT(
@@ -332,6 +356,8 @@ class NativeEngine(Engine):
         self._stopped.value = 0
         self._asked = False
         self._halted.value = 0
+        self._delivering.value = 0
+        self._nested.value = 0
         self.forget_exception()
         self.failure = None
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value & 0xFFFF_FFFF), ctypes.c_uint64(0),
@@ -340,14 +366,22 @@ class NativeEngine(Engine):
             raise self.failure
         if status:
             raise unicorn.UcError(status)
+        if self._nested.value:
+            self.pending = self._undelivered()
+            return Outcome.EXCEPTION
         if self._halted.value:
             return Outcome.HALTED
         if self._stopped.value or self._asked:
             return Outcome.STOPPED
-        vector = self._vector.value
-        error = self._vector_error.value if vector in VECTORS_WITH_ERROR_CODE else None
-        self.pending = PendingException(vector, error)
-        return Outcome.SHUTDOWN
+        raise EngineError("the engine stopped for no reason that it gives")
+
+    def _undelivered(self) -> PendingException:
+        """The event whose delivery failed, as it was before."""
+        self.write_register(x86_const.UC_X86_REG_CR2, self._first_cr2.value)
+        vector, length = self._vector.value, self._length.value
+        if length:
+            return PendingException(vector, None, True, length)
+        return PendingException(vector, self._vector_error.value if vector in VECTORS_WITH_ERROR_CODE else None)
 
     def stop(self) -> None:
         self._asked = True

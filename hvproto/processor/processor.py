@@ -270,11 +270,11 @@ class Processor:
         eip = self.eip
         return self._deliver(Event(vector, Source.EXCEPTION, eip, error_code), eip)
 
-    def _deliver_pending(self, pending: PendingException) -> None:
+    def _deliver_pending(self, pending: PendingException) -> Delivered:
         eip = self.eip
         source = Source.SOFTWARE if pending.software else Source.EXCEPTION
         cr2 = self.cr2 if pending.vector == 14 and not pending.software else None
-        self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
+        return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
 
     def _deliver(self, event: Event, eip: int) -> Delivered:
         result = deliver(self, event, eip)
@@ -372,19 +372,11 @@ class Processor:
                     return Stop.HALT
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
-                    self._deliver_pending(engine.pending)
-                    engine.counts[engine.pending.vector] += 1
-                case Outcome.SHUTDOWN:
-                    assert engine.pending is not None
-                    self._explain_shutdown(engine.pending)
-
-    def _explain_shutdown(self, first: PendingException) -> None:
-        """Deliver in Python what the engine couldn't deliver: the same failure, with all three causes."""
-        eip = self.eip
-        cr2 = self.cr2 if first.vector == 14 else None
-        event = Event(first.vector, Source.EXCEPTION, eip, first.error_code, cr2)
-        deliver(self, event, eip)
-        raise Shutdown((Raised(first.vector, first.error_code, cr2).fault,))
+                    first = engine.pending.vector
+                    engine.counts[first] += 1
+                    delivered = self._deliver_pending(engine.pending)
+                    if delivered.vector != first:
+                        engine.counts[delivered.vector] += 1
 
     # -- what the engine calls back ----------------------------------------------------------
 

@@ -18,7 +18,8 @@ class SegmentRegister(IntEnum):
 
 
 # Bits of ``Segment.attributes``: those of the descriptor's high doubleword, in place.
-TYPE_MASK = 0xF << 8
+TYPE_SHIFT = 8
+TYPE_MASK = 0xF << TYPE_SHIFT
 ACCESSED = 1 << 8
 WRITABLE = 1 << 9  # of data; READABLE of code
 READABLE = 1 << 9
@@ -92,7 +93,7 @@ class Segment:
     @property
     def system_type(self) -> int:
         """The 4-bit type of a system descriptor."""
-        return (self.attributes & TYPE_MASK) >> 8
+        return (self.attributes & TYPE_MASK) >> TYPE_SHIFT
 
     @property
     def is_32bit(self) -> bool:

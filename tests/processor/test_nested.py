@@ -8,7 +8,7 @@ import pytest
 
 from hvproto.errors import Fault
 from hvproto.processor.delivery import Shutdown
-from hvproto.processor.processor import Stop
+from hvproto.processor.processor import Processor, Stop
 from hvproto.processor.segments import TableRegister
 from hvproto.processor.settings import EFLAGS_FIXED, EFLAGS_IF, Setting
 from tests.support.bench import (
@@ -163,15 +163,9 @@ def test_a_tss_that_is_just_long_enough(engine: str) -> None:
 def test_without_any_tss(engine: str) -> None:
     """A kernel that enters ring 3 before it has loaded TR: the error code names the null selector."""
     bench = Bench(engine)
-    fresh = Bench(engine)
-    del bench
-    import hvproto.processor.processor as module
-
-    cpu = module.Processor(fresh.view, engine)
-    tr = cpu.read_setting(Setting.TR)
-    fresh.cpu.write_setting(Setting.TR, tr)
-    arrived = _arrival_in_ring_3(fresh, "at: ud2")
-    assert (arrived.vector, arrived.frame[:2]) == (10, (1, fresh.symbol("at")))
+    bench.cpu.write_setting(Setting.TR, Processor(bench.view, engine).read_setting(Setting.TR))
+    arrived = _arrival_in_ring_3(bench, "at: ud2")
+    assert (arrived.vector, arrived.frame[:2]) == (10, (1, bench.symbol("at")))
 
 
 def test_a_double_fault(engine: str) -> None:
