@@ -47,5 +47,3 @@ app.command()(reported(run))
 app.command()(reported(boot))
 app.command()(reported(guests))
 app.command()(reported(claims))
-
-

@@ -13,7 +13,7 @@ from hvproto import bundled
 def guests(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
-    """List the bundled kernels: name, whether host or guest, and what each shows.
+    """List the bundled kernels, and what each of them shows.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -77,7 +78,7 @@ class Page:
             mark = f"{owner} prints:" if number == 0 else "..."
             self._put(f"{mark:>{_WHO - 1}} {piece}", "bold")
 
-    def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for column in columns:
             table.add_column(column, overflow="fold")

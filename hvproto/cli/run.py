@@ -53,7 +53,7 @@ def run(
     ] = None,
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the whole machine.")] = DEFAULT_RAM,
 ) -> None:
-    """Run a guest kernel on a host kernel's processor, and tell the story.
+    """Run a guest kernel on a host's processor, and tell the story.
 
     Without options: the bundled host, with the bundled guest, under the plan mirrored. The exit status is 0 if all
     went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used.

@@ -117,7 +117,8 @@ class Story:
             alike, self._alike = self._alike, []
             places = [event.cr2 for event in alike if event.cr2 is not None]
             span = f", CR2 from {places[0]:#010x} to {places[-1]:#010x}" if places else ""
-            self._page.say(HYPERVISOR, f"... and {len(alike):,} more of these{span}")
+            teller = GUEST if alike[0].route == "direct" else HYPERVISOR
+            self._page.say(teller, f"... and {len(alike):,} more of these{span}")
             self._page.owner = GUEST
         self._last = None
         if self._harmless:
@@ -134,7 +135,9 @@ class Story:
         writing, self._writing = self._writing, False
         if number == 1 or self._verbose:
             self._settle()
-            self._page.chapter(HYPERVISOR, f"the HYPERVISOR decouples the host: decoupling {number}, cycle {event.at:,}")
+            self._page.chapter(
+                HYPERVISOR, f"the HYPERVISOR decouples the host: decoupling {number}, cycle {event.at:,}"
+            )
             self._page.say(HYPERVISOR, "reads the host's settings from the processor", "24")
             self._page.say(HYPERVISOR, "saves them to RAM, each with its register's identification", "26")
             self._page.say(HYPERVISOR, "loads others in their place", "28")
@@ -265,31 +268,30 @@ class Story:
 
     # -- figure 4: mapping -------------------------------------------------------------------
 
-    def _tell_store(self) -> None:
-        """Step 40, once in full; later the cause of the conflict says it."""
-        store = self._store
-        if store is not None and (self.counts.table_writes == 1 or self.counts.conflicts == 1 or self._verbose):
-            text = f"a store to the guest's page table: {store.size} bytes at GPA {store.gpa:#010x}, now {store.value:#x}"
-            self._tell(HYPERVISOR, text, "40")
-        self._store = None
-
     def _no_conflict(self, event: events.NoConflict) -> None:
         if self.counts.no_conflicts == 1 or self._verbose:
-            self._tell_store()
+            self._tell(HYPERVISOR, f"a store to the page table at GPA {event.gpa:#010x}{self._stored()}", "40")
             self._tell(HYPERVISOR, "no conflict with the region: nothing moves", "44")
             self._page.owner = GUEST
         else:
-            self._store = None
             self._harmless += 1
+        self._store = None
 
     def _conflict(self, event: events.Conflict) -> None:
-        self._tell_store()
-        both = f"GVA {event.address:#010x} is wanted by the guest, the region begins at {event.region:#010x}"
-        self._tell(HYPERVISOR, f"conflict {self.counts.conflicts}, by {event.cause}: {both}", "42")
+        in_full = self.counts.conflicts == 1 or self._verbose
+        # A conflict may also come with a page table that is loaded as a whole: no store, no step 40.
+        self._tell(HYPERVISOR, event.cause + (self._stored() if in_full else ""), "40" if self._store else "")
+        self._store = None
+        number = self.counts.conflicts
+        self._tell(HYPERVISOR, f"conflict {number}: this maps GVA {event.address:#010x}, the region's", "42")
+
+    def _stored(self) -> str:
+        store = self._store
+        return f": {store.size} bytes, now {store.value:#x}" if store is not None else ""
 
     def _relocated(self, event: events.Relocated) -> None:
         moved = f"the region moves from {event.old:#010x} to {event.new:#010x}"
-        if self.counts.relocations == 1:
+        if self.counts.relocations == 1 or self._verbose:
             moved += f", {event.pages} pages; the guest's own table stays as it is, bit for bit"
         self._tell(HYPERVISOR, moved, "46")
         self._page.owner = GUEST

@@ -22,7 +22,10 @@ ROUTES = {
 def facts_of_the_host(machine: Machine, host: Image) -> list[tuple[str, str]]:
     """What the host's memory says of itself when all is over, beside what the timer did."""
     facts = [("timer interrupts raised", f"{machine.board.pit.raised:,}")]
-    for symbol, row in (("ticks", "ticks that the host counted"), ("worker_count", "primes of the host's other program")):
+    for symbol, row in (
+        ("ticks", "ticks that the host counted"),
+        ("worker_count", "primes of the host's other program"),
+    ):
         address = host.symbols.get(symbol)
         if address is not None and address + 4 <= machine.ram.size:
             value = int.from_bytes(machine.ram.view[address : address + 4], "little")

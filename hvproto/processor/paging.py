@@ -30,6 +30,9 @@ ERROR_U = 4
 ERROR_RSVD = 8
 ERROR_I = 16
 
+PHYSICAL_BITS = 40
+"""MAXPHYADDR of this processor, as its CPUID leaf 0x80000008 says."""
+
 ReadEntry = Callable[[int, int], int | None]
 """(physical address, size in bytes) -> entry, or None where there is no memory."""
 
@@ -95,7 +98,8 @@ class Walk:
     """What the page tables say of one linear address.
 
     ``physical`` is None when an entry isn't present. The permissions are combined over all levels:
-    AND of W and U, OR of NX. ``page_size`` is in bytes.
+    AND of W and U, OR of NX. ``page_size`` is in bytes. ``reserved`` says that a present entry has a
+    reserved bit set, which ends the walk and makes every access fault.
     """
 
     linear: int
@@ -105,6 +109,7 @@ class Walk:
     user: bool
     no_execute: bool
     page_size: int
+    reserved: bool = False
 
     @property
     def present(self) -> bool:
@@ -158,6 +163,8 @@ def walk(mode: PagingMode, read: ReadEntry, linear: int) -> Walk:
         steps.append(Step(level, address, entry))
         if not entry & P:
             return Walk(linear, tuple(steps), None, writable, user, no_execute, 1 << shift)
+        if entry & reserved_bits(mode, fmt, level, entry):
+            return Walk(linear, tuple(steps), None, writable, user, no_execute, 1 << shift, reserved=True)
         if not (fmt is PAE and level == 0):  # PDPTEs have no permission bits
             writable &= bool(entry & W)
             user &= bool(entry & U)
@@ -174,6 +181,31 @@ def walk(mode: PagingMode, read: ReadEntry, linear: int) -> Walk:
     raise AssertionError("a format's last level is always a leaf")
 
 
+def reserved_bits(mode: PagingMode, fmt: Format, level: int, entry: int) -> int:
+    """The bits that must be clear in a present entry at this level (SDM vol. 3, tables 4-4 to 4-20).
+
+    PAE's PDPTEs have more of them, but those are checked when CR3 is loaded, not by a walk.
+    """
+    shift, _ = fmt.levels[level]
+    large = bool(entry & PS) and level < fmt.depth - 1 and mode.allows_large(fmt, level)
+    if fmt is TWO_LEVEL:
+        return 1 << 21 if large else 0
+    mask = 0
+    if fmt is PAE:
+        mask = NX - (1 << PHYSICAL_BITS)
+        if level == 0:
+            return mask | NX
+    else:
+        mask = (1 << 52) - (1 << PHYSICAL_BITS)
+        if level == 0:
+            mask |= PS
+    if not mode.efer & EFER_NXE:
+        mask |= NX
+    if large:
+        mask |= (1 << shift) - (1 << 13)
+    return mask
+
+
 def large_frame(fmt: Format, entry: int, shift: int) -> int:
     """Physical base of a large page; PSE-36 keeps bits 32-39 in bits 13-20 of a 2-level entry."""
     if fmt is TWO_LEVEL:
@@ -184,8 +216,10 @@ def large_frame(fmt: Format, entry: int, shift: int) -> int:
 def fault_code(mode: PagingMode, found: Walk, access: Access, *, user: bool) -> int | None:
     """The error code with which this access faults, or None if it is allowed (SDM vol. 3, 4.6 and 4.7)."""
     code = access.value | (ERROR_U if user else 0)
-    if access is Access.FETCH and not (mode.efer & EFER_NXE):
+    if access is Access.FETCH and not (mode.efer & EFER_NXE and mode.cr4 & CR4_PAE):
         code &= ~ERROR_I
+    if found.reserved:
+        return code | ERROR_P | ERROR_RSVD
     if not found.present:
         return code
     allowed = not user or found.user

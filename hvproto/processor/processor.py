@@ -18,7 +18,15 @@ from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import BadInput
 from hvproto.processor import native
 from hvproto.processor.delivery import Delivered, Event, Raised, Shutdown, Source, deliver, load_descriptor
-from hvproto.processor.engine import GPR_IDS, GPR_NAMES, Engine, Outcome, PendingException
+from hvproto.processor.engine import (
+    GPR_IDS,
+    GPR_NAMES,
+    Engine,
+    Outcome,
+    PendingException,
+    UnmappedAccess,
+)
+from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import Access, PagingMode, Walk, accessed_bits, fault_code, walk
 from hvproto.processor.portable import PortableEngine
@@ -209,15 +217,23 @@ class Processor:
         """What the page tables now in CR3 say of a linear address; changes nothing."""
         return walk(self.paging_mode, self.read_physical, linear)
 
-    def translate(self, linear: int, access: Access, *, user: bool = False) -> int:
-        """The physical address for an access, A and D bits set as by the processor. Raises `Raised`."""
-        mode = self.paging_mode
+    def translate(
+        self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None
+    ) -> int:
+        """The physical address for an access, A and D bits set as by the processor.
+
+        ``mode`` is what `paging_mode` gave, for a caller with many addresses. Raises `Raised` (a
+        page fault) or `UnmappedAccess`.
+        """
+        mode = mode or self.paging_mode
         found = walk(mode, self.read_physical, linear)
         error = fault_code(mode, found, access, user=user)
         if error is not None or found.physical is None:
             raise Raised(14, error, linear)
         for address, bits in accessed_bits(mode, found, access):
             self.ram[address] |= bits
+        if found.physical >= len(self.ram):
+            raise UnmappedAccess(access.name.lower(), found.physical)
         return found.physical
 
     def read_bytes(self, linear: int, size: int) -> bytes:
@@ -277,7 +293,7 @@ class Processor:
         return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
 
     def _deliver(self, event: Event, eip: int) -> Delivered:
-        result = deliver(self, event, eip)
+        result = deliver(LiveTarget(self), event, eip)
         segments = {SegmentRegister.CS: result.code}
         if result.stack is not None:
             segments[SegmentRegister.SS] = result.stack
@@ -322,7 +338,7 @@ class Processor:
 
     def _descriptor_for_register(self, selector: int) -> Segment:
         try:
-            return load_descriptor(self, selector)
+            return load_descriptor(LiveTarget(self), selector)
         except Raised:
             return Segment(selector)
 

@@ -1,0 +1,36 @@
+"""The thirty claims of WO 02/50664, each in a line of our own words. What binds is the patent's text."""
+
+from __future__ import annotations
+
+CLAIM_WORDS: dict[int, str] = {
+    1: "a hypervisor with a page table of its own watches the guest's, and changes its own when the two collide",
+    2: "the hypervisor's page table: the guest's mappings, plus those of the hypervisor's own code",
+    3: "the watching sees every write to the guest's page table",
+    4: "after a move no page of the hypervisor is where the guest has mapped something",
+    5: "2, 3 and 4 together: mirror, watch for writes, move out of the way",
+    6: "two page tables reconciled: one mirrors the other, is watched against it, and is changed on a conflict",
+    7: "it is the hypervisor's pages that are mapped elsewhere, off all that the guest maps",
+    8: "a write to the guest's page table is what sets the reconciling off",
+    9: "a host's setting is read and saved, the guest's is loaded: the host loses that one function of the processor",
+    10: "the setting is an exception vector, and the handler that it points to is called",
+    11: "the saved setting is read from memory and loaded again: the host has that function back",
+    12: "the host is recoupled for a while, does what the emulation program asks for, and the guest goes on",
+    13: "the emulation program is an ordinary program of the host",
+    14: "the setting points to an interrupt routine, and that routine is called",
+    15: "the setting points to a table of exception vectors, and that table is used",
+    16: "the setting points to the guest's page table, and the processor walks it",
+    17: "a first replacement of supervisor settings decouples the host, a second one recouples it",
+    18: "as 17, the setting being a pointer to an exception handler of the guest",
+    19: "as 17, the setting being a pointer to a page table of the guest",
+    20: "as 17, with a temporary recoupling in which the host does something for the emulation program",
+    21: "as 17: the first replacement reads an identified register and writes its value to memory",
+    22: "as 21: the second replacement reads the value from memory and writes it to that same register",
+    23: "as 21: the memory is RAM",
+    24: "as 17, the setting being a pointer to an exception handler of the guest (18 once more)",
+    25: "settings stored and replaced as a set: the processor's calls go to the guest instead of the host",
+    26: "as 25: the set is read back from memory and loaded, and the calls go to the host again",
+    27: "a set of registers is saved to memory and gets values of the guest, which lives in a program of the host",
+    28: "as 20, the replacement set having pointers to exception handlers of the host in it",
+    29: "as 27, the replacement set having pointers to interrupt handlers of the host in it",
+    30: "as 27, the replacement set having a page table of the host in it",
+}
