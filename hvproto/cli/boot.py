@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from hvproto.cli.inputs import open_disk, open_kernel, require_ram
+from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
+from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import to_stdout
 from hvproto.machine.machine import Machine
-from hvproto.machine.ram import parse_size
 
 DEFAULT_RAM = "16M"
 """As much as the bundled host gives to a guest."""
@@ -43,10 +43,12 @@ def boot(
       hvproto boot kernel.elf --ram 64M
       hvproto boot loader.bin --at 0x7c00 --limit 1000000
     """
-    ram_size = parse_size(ram)
+    ram_size = parse_ram(ram)
     image = open_kernel(kernel, at)
     disk_contents = open_disk(disk)
-    machine = Machine(ram_size, disk_contents, on_serial=to_stdout, on_debug=to_stdout)
     require_ram(image, ram_size)
+    machine = Machine(ram_size, disk_contents, on_serial=to_stdout, on_debug=to_stdout)
     machine.load(image)
-    raise typer.Exit(machine.run(limit))
+    with interruptible(machine.processor.engine):
+        status = machine.run(limit)
+    raise typer.Exit(status)

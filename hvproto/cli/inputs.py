@@ -11,6 +11,7 @@ from hvproto.images.flat import FLAT_ADDRESS
 from hvproto.images.image import Image
 from hvproto.images.load import check_fits, load_image
 from hvproto.machine.disk_image import read_disk
+from hvproto.machine.ram import Ram, parse_size
 
 
 def open_kernel(name: str, at: str | None = None) -> Image:
@@ -32,6 +33,13 @@ def _path_of(name: str) -> Path:
     if not path.exists() and not path.suffix and path.name == name:
         raise ImageError(name, f"no such file, and no bundled kernel is called so; there are {bundled.names()}")
     return path
+
+
+def parse_ram(text: str) -> int:
+    """The size of a machine's memory in bytes. Raises MachineError for one that no machine can have."""
+    size = parse_size(text)
+    Ram(size)  # knows what it can be
+    return size
 
 
 def require_ram(image: Image, ram_size: int) -> None:

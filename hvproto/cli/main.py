@@ -11,4 +11,4 @@ def main() -> None:
         # Here, since an interrupt may come while the engine is being imported.
         from hvproto.cli.app import app
 
-        app()
+        app(prog_name="hvproto")

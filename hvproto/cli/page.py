@@ -61,6 +61,11 @@ class Page:
         else:
             self.console.print(Rule(Text(title, style="bold"), align="left", style=STYLES.get(owner, "")))
 
+    def note(self, text: str) -> None:
+        """A paragraph across the page."""
+        for line in textwrap.wrap(text, self.console.width):
+            self._put(line, "")
+
     def say(self, owner: str, text: str, step: str = "") -> None:
         """Tell something; it is said whether this hands the processor over."""
         who = f">> {owner.upper()}" if owner != self.owner else f"   {owner}"

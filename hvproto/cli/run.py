@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,8 @@ from typing import Annotated
 import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
-from hvproto.cli.inputs import open_disk, open_kernel, require_ram
+from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
+from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import events_file, to_stdout
 from hvproto.cli.story import Story
 from hvproto.cli.summary import facts_of_the_host, print_summary
@@ -19,7 +19,6 @@ from hvproto.events import EventBus
 from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
-from hvproto.machine.ram import parse_size
 
 DEFAULT_RAM = "64M"
 """As much as the bundled host needs."""
@@ -70,25 +69,23 @@ def run(
         raise BadInput(f"one guest at a time for now: --guest was given {len(names)} times")
     wanted = Plan.parse(plan)
     wanted.check_runnable()
-    ram_size = parse_size(ram)
+    ram_size = parse_ram(ram)
     host_image, guest_image = open_kernel(host), open_kernel(names[0])
     disk_contents = open_disk(disk)
     require_ram(host_image, ram_size)
+    story = None if quiet else Story(wanted, host_image, guest_image, verbose=verbose)
     bus = EventBus()
-
-    def make(on_guest_output: Callable[[int], None], on_host_debug: Callable[[int], None] | None) -> Session:
-        return Session(
-            host_image, [guest_image], wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
-            on_guest_output=on_guest_output, on_host_debug=on_host_debug,
-        )  # fmt: skip
-
+    session = Session(
+        host_image, [guest_image], wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
+        on_guest_output=to_stdout if story is None else story.guest_output,
+        on_host_debug=None if story is None else story.host_console,
+    )  # fmt: skip
     with ExitStack() as files:
-        story = None if quiet else Story(wanted, host_image, guest_image, verbose=verbose)
-        session = make(to_stdout, None) if story is None else make(story.guest_output, story.host_console)
         if events is not None:
             inputs = [Path(image.path) for image in (host_image, guest_image)] + ([Path(disk)] if disk else [])
             bus.subscribe(files.enter_context(events_file(events, inputs)))
-        status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
+        with interruptible(session.machine.processor.engine):
+            status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
     raise typer.Exit(status)
 
 

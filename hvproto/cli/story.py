@@ -16,6 +16,11 @@ from hvproto.events import Event
 from hvproto.hypervisor.plan import Plan
 from hvproto.images.image import Image
 
+_KEY = (
+    "Below: who has the processor (>> where it changes hands), the step's number in figures 2 and 4 of WO 02/50664, "
+    "and what happens. Exits are what the hypervisor handles out of the guest's sight; they are only counted."
+)
+
 LONGEST_LINE = 2000
 """After so many bytes without a newline, what a kernel has printed so far is shown."""
 
@@ -57,9 +62,7 @@ class Story:
         say(f"host   {self._host.path}", soft_wrap=True)
         say(f"guest  {self._guest.path}", soft_wrap=True)
         say(f"plan   {self._plan.name}", soft_wrap=True)
-        say("Below: who has the processor (>> where it changes hands), the step's number in")
-        say("figures 2 and 4 of WO 02/50664, and what happens. Exits are what the")
-        say("hypervisor handles out of the guest's sight; they are only counted.")
+        self._page.note(_KEY)
         self._page.chapter(HOST, "the HOST has the processor: power on")
 
     def end(self) -> None:

@@ -28,11 +28,17 @@ def _modrm(*extensions: int) -> bytes:
 
 # Where the opcode (after prefixes) of a sensitive instruction could stand: 0F 00-03 are SLDT, STR, VERR,
 # VERW, SGDT, SIDT, SMSW, LAR, LSL, which programs may use too; 6C and 6D are INS, of which the engine
-# stores a zero before any permission check can refuse it ...
-_USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d]"
-# ... and in a kernel PUSHF, POPF, IRET, PUSH CS, PUSH SS, far CALL, MOV from CS and SS, far CALL through memory.
+# stores a zero before any permission check can refuse it; PUSHF and POPF show and change the virtual IF and IOPL ...
+_USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d\x9c\x9d]"
+# ... and in a kernel IRET, PUSH CS, PUSH SS, far CALL, JMP and RET, MOV from CS and SS, far CALL and JMP
+# through memory. Far transfers would take ring 3 for the kernel's own level.
 _KERNEL_OPCODES = (
-    _USER_OPCODES + rb"|[\x9c\x9d\xcf\x0e\x16\x9a]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(3) + rb")"
+    _USER_OPCODES
+    + rb"|[\xcf\x0e\x16\x9a\xea\xca\xcb]|\x8c(?="
+    + _modrm(1, 2)
+    + rb")|\xff(?="
+    + _modrm(3, 5)
+    + rb")"
 )
 _IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 
@@ -41,12 +47,12 @@ _ALWAYS = frozenset(
         cs.X86_INS_INSB, cs.X86_INS_INSW, cs.X86_INS_INSD,
         cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
+        cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD,
     }
 )  # fmt: skip
-_FLAG_AND_FAR = frozenset(
+_FAR = frozenset(
     {
-        cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD, cs.X86_INS_IRET, cs.X86_INS_IRETD,
-        cs.X86_INS_LCALL,
+        cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF,
     }
 )  # fmt: skip
 _IO = frozenset(
@@ -75,8 +81,16 @@ class Decoder:
         """The instruction that these bytes begin with, or None if they are none."""
         key = code[:LONGEST_INSTRUCTION]
         if key not in self._known:
-            self._known[key] = next(self._capstone.disasm(key, 0, 1), None)
+            found = next(self._capstone.disasm(key, 0, 1), None)
+            self._known[key] = found or next(self._capstone.disasm(_without_lock(key), 0, 1), None)
         return self._known[key]
+
+
+def _without_lock(code: bytes) -> bytes:
+    """The same bytes with another prefix instead of each LOCK: the engine executes what LOCK makes undefined."""
+    prefixes = code[: len(code) - len(code.lstrip(bytes(_PREFIXES)))]
+    neutral = prefixes.replace(b"\xf0", b"")[-1:] or b"\x3e"
+    return prefixes.replace(b"\xf0", neutral) + code[len(prefixes) :]
 
 
 def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> bool:
@@ -88,7 +102,7 @@ def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> 
         return True
     if not kernel:
         return False
-    if instruction.id in _FLAG_AND_FAR:
+    if instruction.id in _FAR:
         return True
     if instruction.id in (cs.X86_INS_MOV, cs.X86_INS_PUSH) and instruction.operands:
         source = instruction.operands[-1]

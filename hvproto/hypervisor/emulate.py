@@ -35,6 +35,7 @@ CR4_DEFINED = 0x0000_07FF
 TSC_MSR = 0x10
 
 CONTROL_REGISTERS = {getattr(cs, f"X86_REG_CR{n}"): n for n in (0, 2, 3, 4)}
+ABSENT_REGISTERS = frozenset(getattr(cs, f"X86_REG_CR{n}") for n in range(16) if n not in (0, 2, 3, 4))
 DEBUG_REGISTERS = {getattr(cs, f"X86_REG_DR{n}"): n for n in range(8)}
 
 
@@ -76,6 +77,7 @@ class Emulator:
             cs.X86_INS_CLTS: self._clts,
             cs.X86_INS_INVLPG: self._invlpg,
             cs.X86_INS_WBINVD: lambda _o: None,
+            cs.X86_INS_WBNOINVD: lambda _o: None,
             cs.X86_INS_INVD: lambda _o: None,
             cs.X86_INS_RDMSR: self._rdmsr,
             cs.X86_INS_WRMSR: self._wrmsr,
@@ -162,7 +164,8 @@ class Emulator:
         self.cpu.idtr = self._table_operand(operands)
 
     def _store_table(self, operands: Operands, table: TableRegister) -> None:
-        self.cpu.write(operands.address(0), 6, table.limit & 0xFFFF | table.base << 16)
+        value = table.limit & 0xFFFF | table.base << 16
+        self.cpu.write(operands.address(0), 6, value, user=self.cpu.cpl == 3)
 
     def _system_descriptor(self, selector: int, kinds: tuple[int, ...]) -> Segment:
         error = selector & ~RPL_MASK
@@ -217,6 +220,8 @@ class Emulator:
 
     def _mov(self, operands: Operands) -> bool | None:
         target, source = operands.register(0), operands.register(1)
+        if source in ABSENT_REGISTERS or target in ABSENT_REGISTERS:
+            raise Raised(6)
         if source in CONTROL_REGISTERS:
             number = CONTROL_REGISTERS[source]
             operands.write(0, (self.cpu.cr0, 0, self.cpu.cr2, self.cpu.cr3, self.cpu.cr4)[number])
@@ -382,6 +387,7 @@ _LSL_SYSTEM_TYPES = frozenset({1, 2, 3, 9, 11})
 _TRANSFERS = frozenset(
     {
         cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_HLT,
+        *port_io.STRING_SIZES,
     }
 )  # fmt: skip
 _PORT_INSTRUCTIONS = frozenset({cs.X86_INS_IN, cs.X86_INS_OUT, *port_io.STRING_SIZES})
@@ -389,6 +395,7 @@ _ANY_LEVEL = frozenset(
     {
         cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
+        cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD,
     }
 )  # fmt: skip
 

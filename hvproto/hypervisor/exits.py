@@ -17,11 +17,13 @@ from hvproto.processor.delivery import Event, Raised, Source, load_descriptor
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
 from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK
+from hvproto.processor.settings import EFLAGS_TF
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
 
 IDT_ERROR = 2
+DEBUG = 1
 PAGE_FAULT = 14
 GENERAL_PROTECTION = 13
 SELECTOR_FAULTS = (10, 11, 12)
@@ -116,6 +118,8 @@ class Exits:
 
     def _as_the_guest_has_it(self, vector: int, error_code: int) -> tuple[int, int]:
         """The fault that this selector gives with the guest's own descriptor."""
+        if not error_code & ~RPL_MASK:
+            return vector, error_code
         try:
             segment = load_descriptor(self._cpu, error_code & 0xFFFC)
         except Raised:
@@ -128,6 +132,7 @@ class Exits:
         if instruction is None:
             return False
         self_eip = self._cpu.eip
+        single_step = self._cpu.real_eflags & EFLAGS_TF
         emulator = self._guest.emulator
         done = emulator.execute(instruction)
         if done:
@@ -138,6 +143,8 @@ class Exits:
                     None, instruction.mnemonic,
                 )
             )  # fmt: skip
+            if single_step and not guest.halted:
+                raise Raised(DEBUG)
         return done
 
     # -- software interrupts -----------------------------------------------------------------

@@ -180,7 +180,7 @@ class Guest(ABC):
     def enter(self) -> None:
         """Exchange the user-level state: the guest's comes in (step 28)."""
         processor = self.machine.processor
-        processor.restore_context(self._context)
+        processor.restore_user_state(self._context)
         processor.ports = self
         self.machine.world = World.GUEST
         self.thaw()

@@ -120,7 +120,7 @@ class Hypervisor:
 
         def exchange() -> None:
             guest.leave()
-            processor.restore_context(host)
+            processor.restore_user_state(host)
 
         coupling.recouple(REASONS[leave], temporary=leave is Leave.FUNCTION, exchange=exchange)
         return leave

@@ -81,7 +81,7 @@ class Operands:
             if operand.reg in SEGMENTS:
                 return self.selector(SEGMENTS[operand.reg])
             return self.read_register(operand.reg)
-        return self._cpu.read(self.address(index), size or operand.size)
+        return self._cpu.read(self.address(index), size or operand.size, user=self._cpu.cpl == 3)
 
     def write(self, index: int, value: int, memory_size: int | None = None) -> None:
         """Write an operand. A store to memory has ``memory_size`` bytes, or the operand's own size."""
@@ -90,7 +90,7 @@ class Operands:
             self.write_register(operand.reg, value)
         else:
             size = memory_size or operand.size
-            self._cpu.write(self.address(index), size, value & ((1 << 8 * size) - 1))
+            self._cpu.write(self.address(index), size, value & ((1 << 8 * size) - 1), user=self._cpu.cpl == 3)
 
     def selector(self, register: SegmentRegister) -> int:
         """A segment register's selector as the guest is to see it."""

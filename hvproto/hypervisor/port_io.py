@@ -13,6 +13,8 @@ from hvproto.processor.settings import EFLAGS_DF
 
 ECX, EDX, ESI, EDI = 1, 2, 6, 7
 REP_PREFIXES = (0xF2, 0xF3)
+PATIENCE = 256
+"""Elements of a repeated INS or OUTS that are moved before the guest's interrupts and its limit are looked at."""
 
 
 class PortSpace(Protocol):
@@ -62,7 +64,11 @@ def port_out(operands: Operands, ports: PortSpace) -> None:
 
 
 def string(cpu: VirtualCpu, operands: Operands, ports: PortSpace) -> None:
-    """INS or OUTS, repeated or not. A page fault leaves the registers after the last whole element."""
+    """INS or OUTS, repeated or not; moves EIP past it when all is done.
+
+    A page fault leaves the registers after the last whole element. So does a count beyond PATIENCE: the guest executes
+    the instruction again for the rest, as after an interrupt.
+    """
     instruction = operands.instruction
     port, size = port_of(operands)
     wide = instruction.addr_size == 4
@@ -73,17 +79,20 @@ def string(cpu: VirtualCpu, operands: Operands, ports: PortSpace) -> None:
     register = EDI if is_input else ESI
     # INS always stores through ES; OUTS may be told another segment than DS.
     base = cpu.segment_base(SegmentRegister.ES) if is_input else operands.address(1) - (cpu.gpr(ESI) & mask)
-    while not repeated or cpu.gpr(ECX) & mask:
+    user = cpu.cpl == 3
+    for _ in range(min(cpu.gpr(ECX) & mask, PATIENCE) if repeated else 1):
         address = base + (cpu.gpr(register) & mask) & 0xFFFF_FFFF
         if is_input:
-            cpu.write(address, size, cpu.read(address, size))  # faults before the device loses a datum
-            cpu.write(address, size, ports.read(port, size))
+            # Faults before the device loses a datum.
+            cpu.write(address, size, cpu.read(address, size, user=user), user=user)
+            cpu.write(address, size, ports.read(port, size), user=user)
         else:
-            ports.write(port, size, cpu.read(address, size))
+            ports.write(port, size, cpu.read(address, size, user=user))
         _advance(cpu, register, step, mask)
-        if not repeated:
-            return
-        _advance(cpu, ECX, -1, mask)
+        if repeated:
+            _advance(cpu, ECX, -1, mask)
+    if not repeated or not cpu.gpr(ECX) & mask:
+        cpu.eip = cpu.eip + instruction.size & 0xFFFF_FFFF
 
 
 def _advance(cpu: VirtualCpu, register: int, by: int, mask: int) -> None:

@@ -184,22 +184,22 @@ class VirtualCpu:
             raise OutOfMemory(access, found.physical)
         return found.physical
 
-    def read(self, linear: int, size: int) -> int:
-        """An integer from linear memory at supervisor level."""
-        return int.from_bytes(self.read_bytes(linear, size), "little")
+    def read(self, linear: int, size: int, *, user: bool = False) -> int:
+        """An integer from linear memory, at supervisor level unless ``user``."""
+        return int.from_bytes(self.read_bytes(linear, size, user=user), "little")
 
-    def read_bytes(self, linear: int, size: int) -> bytes:
+    def read_bytes(self, linear: int, size: int, *, user: bool = False) -> bytes:
         out = b""
         for at, n in _pieces(linear, size):
-            piece = self.memory.read(self.translate(at, Access.READ), n)
+            piece = self.memory.read(self.translate(at, Access.READ, user=user), n)
             assert piece is not None  # translate has looked
             out += piece
         return out
 
-    def write(self, linear: int, size: int, value: int) -> None:
-        """Store an integer at supervisor level; nothing is stored if any page faults."""
+    def write(self, linear: int, size: int, value: int, *, user: bool = False) -> None:
+        """Store an integer, at supervisor level unless ``user``; nothing is stored if any page faults."""
         data = value.to_bytes(size, "little")
-        targets = [(self.translate(at, Access.WRITE), n) for at, n in _pieces(linear, size)]
+        targets = [(self.translate(at, Access.WRITE, user=user), n) for at, n in _pieces(linear, size)]
         for gpa, n in targets:
             self.memory.write(gpa, data[:n])
             data = data[n:]
@@ -221,13 +221,14 @@ class VirtualCpu:
         stack = self.stack
         mask = 0xFFFF_FFFF if stack.is_32bit else 0xFFFF
         top = (self.esp - size) & mask
-        self.write(stack.base + top & 0xFFFF_FFFF, size, value & ((1 << 8 * size) - 1))
+        value &= (1 << 8 * size) - 1
+        self.write(stack.base + top & 0xFFFF_FFFF, size, value, user=self.cpl == 3)
         self.esp = self.esp & ~mask & 0xFFFF_FFFF | top
 
     def pop(self, size: int = 4) -> int:
         stack = self.stack
         mask = 0xFFFF_FFFF if stack.is_32bit else 0xFFFF
-        value = self.read(stack.base + (self.esp & mask) & 0xFFFF_FFFF, size)
+        value = self.read(stack.base + (self.esp & mask) & 0xFFFF_FFFF, size, user=self.cpl == 3)
         self.esp = self.esp & ~mask & 0xFFFF_FFFF | self.esp + size & mask
         return value
 

@@ -28,6 +28,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from hvproto.errors import EngineError
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE, Callbacks, Engine, Outcome, PendingException
 from hvproto.processor.segments import ATTRIBUTE_MASK, Segment, SegmentRegister
+from hvproto.processor.settings import EFLAGS_IOPL, EFLAGS_TF, EFLAGS_VM
 
 VERSION = (2, 1, 4)
 
@@ -49,6 +50,7 @@ ENV_OLD_EXCEPTION = 0x1578
 CONTEXT_HEADER = 0x28
 ENV_END_RESET = 0x15C0
 HFLAGS_CPL = 3
+HFLAGS_FROM_EFLAGS = EFLAGS_TF | EFLAGS_IOPL | EFLAGS_VM
 
 # The block that the thunks share with Python.
 CTL_CPU = 0x00
@@ -331,6 +333,8 @@ class NativeEngine(Engine):
             raw = SEGMENT_CACHE.pack(segment.selector, segment.base, segment.limit, segment.attributes)
             ctypes.memmove(self._env + ENV_SEGS + SEGMENT_CACHE.size * register, raw, SEGMENT_CACHE.size)
         uclib.x86_update_hflags_x86_64(ctypes.c_void_p(self._env))
+        # It copies these from EFLAGS, where the engine looks for them anyway; here they would stay for good.
+        self._hflags.value &= ~HFLAGS_FROM_EFLAGS
 
     def forget_exception(self) -> None:
         self._old_exception.value = -1

@@ -24,6 +24,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.errors import EngineError
+from hvproto.processor.delivery import Raised
 from hvproto.processor.engine import (
     SEGMENT_IDS,
     VECTORS_WITH_ERROR_CODE,
@@ -36,9 +37,14 @@ from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentR
 from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_VM
 
 _CR0 = x86_const.UC_X86_REG_CR0
+_CR2 = x86_const.UC_X86_REG_CR2
+_CR3 = x86_const.UC_X86_REG_CR3
 _EFLAGS = x86_const.UC_X86_REG_EFLAGS
 _EIP = x86_const.UC_X86_REG_EIP
 _SS = SEGMENT_IDS[SegmentRegister.SS]
+
+_NOWHERE = 0xFFFF_F000
+"""A physical address where no machine has memory: a walk that begins there finds nothing present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ class PortableEngine(Engine):
 
     load_descriptor: Callable[[int], Segment]
     """selector -> segment as the current tables define it; set by the processor."""
-    port_allowed: Callable[[int, int], bool]
-    """(port, size) -> whether IOPL or the TSS's bitmap allow it; set by the processor."""
+    port_refusal: Callable[[int, int], Raised | None]
+    """(port, size) -> the fault of an access that IOPL and the TSS's bitmap forbid; set by the processor."""
     code_byte: Callable[[int], int]
     """offset from EIP -> byte of code there; set by the processor."""
 
@@ -70,10 +76,10 @@ class PortableEngine(Engine):
         self._deadline = 0
         self._block_end = 0
         self.counts = [0] * 256
-        self._running = False
         self._asked = False
         self._vector: int | None = None
         self._invalid = False
+        self._refusal: Raised | None = None
         self._violation: Any = None
         self._scratch: Any = None
         self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
@@ -138,7 +144,7 @@ class PortableEngine(Engine):
     def run(self) -> Outcome:
         self._asked = False
         self._vector = None
-        self._violation = None
+        self._refusal = self._violation = None
         self.failure = None
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self.read_register(_EIP)), ctypes.c_uint64(0),
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
@@ -147,9 +153,13 @@ class PortableEngine(Engine):
         if status:
             raise unicorn.UcError(status)
         if self._violation is not None:
-            # The engine went on to the end of the block: go back to before the IN or OUT.
+            # The engine went on: go back to before the IN or OUT.
             self.restore_context(self._violation)
-            self.pending = PendingException(13, 0)
+            fault = self._refusal
+            assert fault is not None
+            if fault.cr2 is not None:
+                self.write_register(_CR2, fault.cr2)
+            self.pending = PendingException(fault.vector, fault.error_code)
             return Outcome.EXCEPTION
         if self._vector is not None:
             self.pending = self._explain(self._vector)
@@ -202,10 +212,17 @@ class PortableEngine(Engine):
             self._block_end = address + size
 
     def _refuses(self, port: int, size: int) -> bool:
-        if self._violation is None and not self.guarded(self.port_allowed, port, size, otherwise=True):
+        if self._refusal is None:
+            self._refusal = self.guarded(self.port_refusal, port, size)
+            if self._refusal is None:
+                return False
             self._violation = self.uc.context_save()
+            # The engine doesn't stop before the next load or store, or the end of the block. Page tables in missing
+            # memory map nothing, so that no store of the rest reaches RAM.
+            self.write_register(_CR3, _NOWHERE)
+            self.write_register(_CR0, self.read_register(_CR0) | CR0_PE | CR0_PG)
             self.stop()
-        return self._violation is not None
+        return True
 
     def _on_in(self, _uc: Any, port: int, size: int, _data: Any) -> int:
         if self._refuses(port, size):

@@ -90,8 +90,10 @@ class Processor:
         self.engine = choose_engine(engine)(ram, self)
         if isinstance(self.engine, PortableEngine):
             self.engine.load_descriptor = self._descriptor_for_register
-            self.engine.port_allowed = self.port_allowed
+            self.engine.port_refusal = self._port_refusal
             self.engine.code_byte = self._code_byte
+        # The engine starts with SSE and more enabled in CR4; after a reset all of it is 0 (SDM vol. 3, table 9-1).
+        self.write_setting(Setting.CR4, 0)
 
     # -- registers ---------------------------------------------------------------------------
 
@@ -336,6 +338,12 @@ class Processor:
         bits = self.read(tr.base + at, 2) >> (port & 7)
         return not bits & ((1 << size) - 1)
 
+    def _port_refusal(self, port: int, size: int) -> Raised | None:
+        try:
+            return None if self.port_allowed(port, size) else Raised(13, 0)
+        except Raised as fault:
+            return fault
+
     def _descriptor_for_register(self, selector: int) -> Segment:
         try:
             return load_descriptor(LiveTarget(self), selector)
@@ -422,3 +430,10 @@ class Processor:
 
     def restore_context(self, context: Any) -> None:
         self.engine.restore_context(context)
+
+    def restore_user_state(self, context: Any) -> None:
+        """Put a saved state back except for the settings: those stay as they are now."""
+        settings = {setting: self.read_setting(setting) for setting in Setting}
+        self.engine.restore_context(context)
+        for setting, value in settings.items():
+            self.write_setting(setting, value)

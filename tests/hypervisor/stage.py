@@ -87,7 +87,7 @@ class Stage:
                 leave = guest.run(limit)
             finally:
                 self.coupling.recouple(
-                    "stage", exchange=lambda: (guest.leave(), processor.restore_context(host))[0]
+                    "stage", exchange=lambda: (guest.leave(), processor.restore_user_state(host))[0]
                 )
             match leave:
                 case Leave.HALTED:

@@ -6,9 +6,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hvproto.processor.segments import Segment
+from hvproto.processor.segments import PRESENT, Segment
 from hvproto.processor.settings import EFLAGS_IOPL, Setting
-from tests.support.bench import BITMAP, CODE3, DATA, SEGMENTS, TSS, TSS_SELECTOR, USER_STACK, Bench
+from tests.support.bench import (
+    BITMAP,
+    CODE3,
+    DATA,
+    DATA0,
+    KERNEL_STACK,
+    SEGMENTS,
+    TSS,
+    TSS_LIMIT,
+    TSS_SELECTOR,
+    USER_STACK,
+    Bench,
+)
+from tests.support.page_tables import LOW_TABLE, identity
 
 ACCESSES = {
     "in al, dx": ("read", 1),
@@ -133,3 +146,25 @@ def test_without_a_bus_reads_are_all_ones(engine: str) -> None:
     bench = Bench(engine)
     bench.go("in eax, 0x60\nhlt")
     assert bench.cpu.gpr(0) == 0xFFFF_FFFF
+
+
+def test_a_bitmap_on_an_absent_page_is_a_page_fault(engine: str) -> None:
+    """Reading the bitmap is an access of the supervisor's, whoever executes the IN."""
+    bench, bus = _bench(engine)
+    identity(bench)
+    bench.store(LOW_TABLE + 4 * (BITMAP + 0x1234 // 8 >> 12), 0)
+    bench.view[BITMAP + 0x1234 // 8] = 0
+    arrived = bench.provoke(f"nop\nat: in al, dx\nmov [{DATA}], eax\nint 0x40", 3, edx=0x1234)
+    assert (arrived.vector, arrived.frame[:3]) == (14, (0, bench.symbol("at"), CODE3))
+    assert bench.cpu.cr2 == BITMAP + 0x1234 // 8
+    assert (bus.log, bench.load(DATA)) == ([], (0,))
+
+
+def test_a_16_bit_tss_has_no_bitmap(engine: str) -> None:
+    bench, bus = _bench(engine)
+    bench.view[BITMAP : BITMAP + 0x2001] = bytes(0x2001)
+    bench.cpu.write_setting(Setting.TR, Segment(TSS_SELECTOR, TSS, TSS_LIMIT, PRESENT | 0x100))
+    bench.view[TSS + 2 : TSS + 6] = KERNEL_STACK.to_bytes(2, "little") + DATA0.to_bytes(2, "little")
+    arrived = bench.provoke("at: in al, dx", 3, edx=0x60)
+    assert (arrived.vector, arrived.frame[:3], bus.log) == (13, (0, bench.symbol("at"), CODE3), [])
+    assert bench.cpu.esp == KERNEL_STACK - 24
