@@ -29,8 +29,17 @@ class Event:
     def to_json(self) -> str:
         """One line of JSON, keys in a fixed order."""
         values: dict[str, object] = {"event": self.name, "step": self.step}
-        values.update((field.name, getattr(self, field.name)) for field in fields(self))
+        values.update((name, getattr(self, name)) for name in _field_names(type(self)))
         return json.dumps(values)
+
+
+_FIELDS: dict[type[Event], tuple[str, ...]] = {}
+
+
+def _field_names(kind: type[Event]) -> tuple[str, ...]:
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(field.name for field in fields(kind))
+    return _FIELDS[kind]
 
 
 @dataclass(frozen=True, slots=True)

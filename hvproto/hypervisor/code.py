@@ -20,6 +20,7 @@ from hvproto.processor.processor import Processor
 LONGEST_INSTRUCTION = 15
 _PREFIXES = frozenset(b"\x66\x67\xf0\xf2\xf3\x2e\x36\x3e\x26\x64\x65")
 
+
 def _modrm(*extensions: int) -> bytes:
     """A character class of the ModR/M bytes whose reg field is one of these."""
     values = (value for value in range(256) if value >> 3 & 7 in extensions)
@@ -33,12 +34,7 @@ _USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d\x9c\x9d]"
 # ... and in a kernel IRET, PUSH CS, PUSH SS, far CALL, JMP and RET, MOV from CS and SS, far CALL and JMP
 # through memory. Far transfers would take ring 3 for the kernel's own level.
 _KERNEL_OPCODES = (
-    _USER_OPCODES
-    + rb"|[\xcf\x0e\x16\x9a\xea\xca\xcb]|\x8c(?="
-    + _modrm(1, 2)
-    + rb")|\xff(?="
-    + _modrm(3, 5)
-    + rb")"
+    _USER_OPCODES + rb"|[\xcf\x0e\x16\x9a\xea\xca\xcb]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(3, 5) + rb")"
 )
 _IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 

@@ -67,11 +67,8 @@ class Coupling:
             raise RuntimeError("the host is decoupled already")
         processor, now = self.processor, self.processor.now
         order = tuple(setting for setting in _LOAD_ORDER if setting in replacements)
-        old: dict[Setting, SettingValue] = {}
-        self.save_area.clear()
-        for setting in sorted(order):
-            old[setting] = processor.read_setting(setting)
-            place = self.save_area.save(setting, old[setting])
+        old = {setting: processor.read_setting(setting) for setting in sorted(order)}
+        for setting, place in self.save_area.save(old).items():
             self._bus.emit(events.SettingSaved(now, setting.name, int(setting), describe(old[setting]), place))
         host_eip = processor.eip
         exchange()
@@ -87,9 +84,7 @@ class Coupling:
         self._decoupled = order
         self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), host_eip))
 
-    def recouple(
-        self, reason: str, *, temporary: bool = False, exchange: Callable[[], None] = lambda: None
-    ) -> None:
+    def recouple(self, reason: str, *, temporary: bool = False, exchange: Callable[[], None] = lambda: None) -> None:
         """Write back what the save area in RAM says, whatever it says now.
 
         ``exchange`` brings the host's user-level state back before that.
@@ -99,12 +94,11 @@ class Coupling:
         if not self._decoupled:
             raise RuntimeError("the host is coupled already")
         processor, now = self.processor, self.processor.now
-        values = {setting: self.save_area.read(setting) for setting in self._decoupled}
-        old = {setting: processor.read_setting(setting) for setting in values}
+        records = self.save_area.load(self._decoupled)
+        old = {setting: processor.read_setting(setting) for setting in records}
         exchange()
-        for setting, value in values.items():
+        for setting, (value, place) in records.items():
             processor.write_setting(setting, value)
-            place = self.save_area.place_of(setting)
             self._bus.emit(events.SettingRestored(now, setting.name, describe(old[setting]), describe(value), place))
         processor.engine.flush_tlb()
         self._decoupled = ()

@@ -403,5 +403,3 @@ _ANY_LEVEL = frozenset(
 def _operand_size(operands: Operands) -> int:
     """2 with an operand-size prefix, else 4 (the code segment's default)."""
     return 2 if operands.instruction.prefix[2] == 0x66 else 4
-
-

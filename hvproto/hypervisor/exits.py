@@ -70,9 +70,7 @@ class Exits:
     def _tell(self, vector: int, error_code: int | None, route: str, detail: str, cr2: int | None = None) -> None:
         guest = self._guest
         guest.bus.emit(
-            events.ExceptionTaken(
-                guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail
-            )
+            events.ExceptionTaken(guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail)
         )
 
     # -- page faults -------------------------------------------------------------------------

@@ -57,15 +57,14 @@ def checked_stack(cpu: VirtualCpu, selector: int, level: int) -> Segment:
 def load_stack(cpu: VirtualCpu, selector: int) -> None:
     """MOV SS, POP SS, LSS."""
     stack = checked_stack(cpu, selector, cpu.cpl)
-    cpu.mark_accessed(stack)
-    cpu.ss_selector = selector
+    cpu.load_stack(stack)
     cpu.shadow = True
 
 
 def call(cpu: VirtualCpu, selector: int, offset: int, return_eip: int, size: int) -> None:
     """A far CALL within the privilege level; operands of ``size`` bytes."""
     code = checked_code(cpu, selector, cpu.cpl, returning=False)
-    cpu.push(cpu.cs_selector, size)
+    cpu.push(cpu.code.selector, size)
     cpu.push(return_eip, size)
     _go(cpu, code, offset)
 
@@ -76,8 +75,7 @@ def jump(cpu: VirtualCpu, selector: int, offset: int) -> None:
 
 
 def _go(cpu: VirtualCpu, code: Segment, offset: int) -> None:
-    cpu.mark_accessed(code)
-    cpu.cs_selector = code.selector & ~RPL_MASK | cpu.cpl
+    cpu.load_code(code.with_selector(code.selector & ~RPL_MASK | cpu.cpl))
     cpu.eip = offset & 0xFFFF_FFFF
 
 
@@ -122,9 +120,8 @@ def _return_to(cpu: VirtualCpu, selector: int, offset: int, size: int, release: 
         new_esp = cpu.pop(size)
         stack_selector = cpu.pop(size) & 0xFFFF
         stack = checked_stack(cpu, stack_selector, level)
-        cpu.mark_accessed(stack)
         cpu.mark_accessed(code)
-        cpu.ss_selector = stack_selector
+        cpu.load_stack(stack)
         cpu.esp = new_esp + release & 0xFFFF_FFFF
         cpu.cpl = level
         cpu.drop_inner_segments()

@@ -254,7 +254,7 @@ def _pieces(
     if raw is None:
         yield base, 1 << shift + bits, False
     elif level == fmt.depth - 1:
-        yield from _runs(raw[offset :: size][: 1 << bits], base, shift)
+        yield from _runs(raw[offset::size][: 1 << bits], base, shift)
     else:
         for index in reversed(range(1 << bits)):
             entry = int.from_bytes(raw[offset + index * size : offset + index * size + size], "little")

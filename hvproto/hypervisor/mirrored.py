@@ -136,7 +136,7 @@ class MirroredGuest(Guest):
     def _load_view(self) -> None:
         """Bring CR3 and GDTR to the view of the guest's present privilege level."""
         processor = self.machine.processor
-        self._in_kernel_view = self.cpu.cpl == 0
+        self._in_kernel_view = self.cpu.in_kernel
         processor.write_setting(Setting.GDTR, self.region.gdtr(kernel=self._in_kernel_view))
         processor.write_setting(Setting.CR3, self._view_root())
 
@@ -266,7 +266,7 @@ class MirroredGuest(Guest):
             if other is not None and other.gpa & ~PAGE_MASK != gpa:
                 mirror.executable.discard(linear >> 12)
                 mirror.sync_page(linear)
-        if self.code.look_at(linear, gpa, content, following, kernel=self.cpu.cpl == 0):
+        if self.code.look_at(linear, gpa, content, following, kernel=self.cpu.in_kernel):
             self.monitor.watch(gpa)
 
     # -- running -----------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class MirroredGuest(Guest):
         processor.esp = self.region.halted_esp
         cpu = self.cpu
         cpu.eip, cpu.esp, cpu.real_eflags = boot.eip, 0, 2
-        cpu.cs_selector, cpu.ss_selector = boot.code.selector, boot.data.selector
+        cpu.code, cpu.stack = boot.code, boot.data
 
     def _halt(self) -> None:
         self.halted = True
@@ -307,7 +307,7 @@ class MirroredGuest(Guest):
     def _is_trap(self, address: int) -> bool:
         if self.machine.world is not World.GUEST or self.machine.processor.cpl == 0:
             return False
-        return self.code.is_planted(address, kernel=self.cpu.cpl == 0)
+        return self.code.is_planted(address, kernel=self.cpu.in_kernel)
 
     def run(self, limit: int) -> Leave:
         while True:
@@ -384,7 +384,7 @@ class MirroredGuest(Guest):
     def _resume(self) -> None:
         """Set the frame; the view follows the guest's privilege level."""
         self.follow_stores()
-        if (self.cpu.cpl == 0) != self._in_kernel_view:
+        if self.cpu.in_kernel != self._in_kernel_view:
             self._load_view()
         self.cpu.store_frame()
         self._stopped = False

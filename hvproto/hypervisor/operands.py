@@ -95,7 +95,7 @@ class Operands:
     def selector(self, register: SegmentRegister) -> int:
         """A segment register's selector as the guest is to see it."""
         if register is SegmentRegister.CS:
-            return self._cpu.cs_selector
+            return self._cpu.code.selector
         if register is SegmentRegister.SS:
-            return self._cpu.ss_selector
+            return self._cpu.stack.selector
         return self._cpu.data_selector(register)

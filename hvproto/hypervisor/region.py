@@ -21,9 +21,12 @@ from hvproto.hypervisor.plan import VECTORS, Plan, Provider
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
 from hvproto.processor.segments import (
     PRESENT,
+    RPL_MASK,
+    TABLE_INDICATOR,
     TSS32_AVAILABLE,
     Segment,
     TableRegister,
+    decode_descriptor,
     encode_descriptor,
     encode_gate,
     flat,
@@ -41,7 +44,10 @@ GDT_ENTRIES = PAGE_SIZE // 8
 CODE_SELECTOR = (GDT_ENTRIES - 3) * 8
 DATA_SELECTOR = (GDT_ENTRIES - 2) * 8
 TSS_SELECTOR = (GDT_ENTRIES - 1) * 8
-GUEST_GDT_LIMIT = CODE_SELECTOR - 1
+# The guest's CS and SS, where its table no longer holds what it has loaded.
+STAND_IN_CODE = (GDT_ENTRIES - 5) * 8
+STAND_IN_STACK = (GDT_ENTRIES - 4) * 8
+GUEST_GDT_LIMIT = STAND_IN_CODE - 1
 """The last byte of a guest GDT that there is room for."""
 
 KICK_VECTOR = 0xFF
@@ -102,9 +108,7 @@ class Region:
 
     @property
     def tr(self) -> Segment:
-        return Segment(
-            TSS_SELECTOR, self.base + PAGE_SIZE + TSS_OFFSET, TSS_LIMIT, PRESENT | TSS32_AVAILABLE << 8
-        )
+        return Segment(TSS_SELECTOR, self.base + PAGE_SIZE + TSS_OFFSET, TSS_LIMIT, PRESENT | TSS32_AVAILABLE << 8)
 
     def gdtr(self, *, kernel: bool) -> TableRegister:
         """The GDT of a view."""
@@ -158,6 +162,27 @@ class Region:
         if index * 8 <= GUEST_GDT_LIMIT:
             self._set_descriptor(self.frames[2], index * 8, kernel)
             self._set_descriptor(self.frames[3], index * 8, user)
+
+    def guest_descriptor(self, selector: int) -> Segment | None:
+        """What the guest's table says of a selector, as last copied; None where nothing can be loaded."""
+        at = selector & ~RPL_MASK
+        if selector & TABLE_INDICATOR or at > GUEST_GDT_LIMIT:
+            return None
+        (descriptor,) = struct.unpack_from("<Q", self._ram, self.frames[3] + at)
+        return decode_descriptor(selector, descriptor) if descriptor else None
+
+    def selector_for(self, segment: Segment, stand_in: int, *, kernel: bool) -> int:
+        """A selector, RPL 3, under which a view's GDT holds this segment: the guest's own, or else the stand-in."""
+        selector = segment.selector | RPL_MASK
+        loaded = encode_descriptor(segment.with_dpl(3) if kernel else segment)
+        gdt = self.frames[2 if kernel else 3]
+        at = selector & ~RPL_MASK
+        if not selector & TABLE_INDICATOR and at <= GUEST_GDT_LIMIT:
+            (held,) = struct.unpack_from("<Q", self._ram, gdt + at)
+            if held == loaded:
+                return selector
+        self._set_descriptor(gdt, stand_in, loaded)
+        return stand_in | RPL_MASK
 
     # -- the frame of an exit ----------------------------------------------------------------
 

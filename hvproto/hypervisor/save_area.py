@@ -8,6 +8,7 @@ first. Recoupling reads the values back from here and from nowhere else.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Mapping
 
 from hvproto.addresses import HPA
 from hvproto.errors import HvprotoError
@@ -38,25 +39,27 @@ class SaveArea:
     def _write_count(self, count: int) -> None:
         HEADER.pack_into(self._ram, self.place, MAGIC, count, 0, 0)
 
-    def save(self, setting: Setting, value: SettingValue) -> HPA:
-        """Write a setting with its identification; returns where its record lies."""
-        records = self.decode()
-        index = list(records).index(setting) if setting in records else len(records)
-        place = HPA(self.place + HEADER.size + index * RECORD.size)
-        self._ram[place : place + RECORD.size] = pack_setting(setting, value)
-        self._write_count(max(index + 1, len(records)))
-        return place
+    def save(self, values: Mapping[Setting, SettingValue]) -> dict[Setting, HPA]:
+        """Write settings with their identification, in this order; returns where the record of each lies."""
+        self.clear()
+        places = {setting: self._place(index) for index, setting in enumerate(values)}
+        for setting, place in places.items():
+            self._ram[place : place + RECORD.size] = pack_setting(setting, values[setting])
+        self._write_count(len(places))
+        return places
 
-    def place_of(self, setting: Setting) -> HPA:
-        """Where the record of a setting lies. Raises SaveAreaError if it wasn't saved."""
-        order = list(self.decode())
-        if setting not in order:
-            raise SaveAreaError(f"{setting.name} is not in the save area at {self.place:#x}")
-        return HPA(self.place + HEADER.size + order.index(setting) * RECORD.size)
+    def _place(self, index: int) -> HPA:
+        return HPA(self.place + HEADER.size + index * RECORD.size)
 
-    def read(self, setting: Setting) -> SettingValue:
-        """Read a setting back from RAM. Raises SaveAreaError if it isn't there."""
-        return unpack_setting(bytes(self._ram[self.place_of(setting) :][: RECORD.size]))[1]
+    def load(self, settings: Iterable[Setting]) -> dict[Setting, tuple[SettingValue, HPA]]:
+        """Read these settings back from RAM, each with where its record lies. Raises SaveAreaError."""
+        records = {
+            setting: (value, self._place(index)) for index, (setting, value) in enumerate(self.decode().items())
+        }
+        missing = [setting.name for setting in settings if setting not in records]
+        if missing:
+            raise SaveAreaError(f"the save area at {self.place:#x} doesn't hold {', '.join(missing)}")
+        return {setting: records[setting] for setting in settings}
 
     def decode(self) -> dict[Setting, SettingValue]:
         """All that is saved, in the order in which it lies in RAM. Raises SaveAreaError."""

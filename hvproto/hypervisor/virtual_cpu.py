@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.region import Region
-from hvproto.processor.delivery import Delivered, Event, Raised, deliver, load_descriptor
+from hvproto.hypervisor.region import STAND_IN_CODE, STAND_IN_STACK, Region
+from hvproto.processor.delivery import Delivered, Event, Raised, deliver
 from hvproto.processor.paging import Access, PagingMode, accessed_bits, fault_code, walk
 from hvproto.processor.processor import Processor
 from hvproto.processor.segments import (
@@ -68,8 +68,10 @@ class VirtualCpu:
         self.eip = 0
         self.esp = 0
         self.real_eflags = EFLAGS_IF
-        self.cs_selector = 0
-        self.ss_selector = 0
+        self.code = NULL_SEGMENT
+        self.stack = NULL_SEGMENT
+        """CS and SS with their hidden parts: what the guest's table said when they were loaded."""
+        self._frame_selectors = (0, 0)
         self.on_bits_set: Callable[[int], None] = lambda _linear: None
         """Called with a linear address after A or D bits were set in the tables that map it."""
 
@@ -79,18 +81,28 @@ class VirtualCpu:
         """Take over what the stub's frame holds: the guest has just stopped."""
         frame = self._region.read_frame()
         self.vector, self.error_code, self.eip, cs, self.real_eflags, self.esp, ss = frame
-        self.cs_selector = cs & ~RPL_MASK | self.cpl
-        self.ss_selector = ss & ~RPL_MASK | self.cpl
+        if cs != self._frame_selectors[0]:
+            self.code = self._loaded(cs)
+        if ss != self._frame_selectors[1]:
+            self.stack = self._loaded(ss)
+
+    def _loaded(self, selector: int) -> Segment:
+        """CS or SS as the guest has loaded it without our help."""
+        selector = selector & ~RPL_MASK | self.cpl
+        return self._region.guest_descriptor(selector) or Segment(selector)
 
     def store_frame(self) -> None:
         """Write the frame that the stub's IRET returns by: ring 3, interrupts on, IOPL 0."""
-        self._region.write_frame(
-            self.eip,
-            self.cs_selector | RPL_MASK,
-            self.real_eflags & ~EFLAGS_IOPL | EFLAGS_IF,
-            self.esp,
-            self.ss_selector | RPL_MASK,
-        )
+        kernel = self.in_kernel
+        cs = self._region.selector_for(self.code, STAND_IN_CODE, kernel=kernel)
+        ss = self._region.selector_for(self.stack, STAND_IN_STACK, kernel=kernel)
+        self._frame_selectors = cs, ss
+        self._region.write_frame(self.eip, cs, self.real_eflags & ~EFLAGS_IOPL | EFLAGS_IF, self.esp, ss)
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the guest is at a level that paging calls supervisor: 0, 1 or 2."""
+        return self.cpl != 3
 
     # -- registers ---------------------------------------------------------------------------
 
@@ -115,19 +127,15 @@ class VirtualCpu:
         self.iopl = (value & EFLAGS_IOPL) >> 12
         self.real_eflags = value & ~EFLAGS_IOPL | EFLAGS_IF
 
-    @property
-    def code(self) -> Segment:
-        return self._described(self.cs_selector)
+    def load_code(self, segment: Segment) -> None:
+        """Load CS; the selector's RPL is the privilege level from now on."""
+        self.mark_accessed(segment)
+        self.code = segment.accessed()
+        self.cpl = segment.rpl
 
-    @property
-    def stack(self) -> Segment:
-        return self._described(self.ss_selector)
-
-    def _described(self, selector: int) -> Segment:
-        # The hidden parts that the real processor holds came from these descriptors.
-        if not selector & ~RPL_MASK:
-            return Segment(selector)
-        return load_descriptor(self, selector)
+    def load_stack(self, segment: Segment) -> None:
+        self.mark_accessed(segment)
+        self.stack = segment.accessed()
 
     def segment_base(self, register: SegmentRegister) -> int:
         """Linear base of a segment register."""
@@ -147,8 +155,8 @@ class VirtualCpu:
         for register in DATA_REGISTERS:
             selector = self.data_selector(register)
             if selector & ~RPL_MASK:
-                segment = self._described(selector)
-                if not segment.is_conforming and segment.dpl < self.cpl:
+                segment = self._region.guest_descriptor(selector)
+                if segment is not None and not segment.is_conforming and segment.dpl < self.cpl:
                     emptied[register] = NULL_SEGMENT
         if emptied:
             self._processor.set_segments(emptied)
@@ -246,12 +254,9 @@ class VirtualCpu:
     def deliver(self, event: Event, faulting_eip: int) -> Delivered:
         """Deliver an event through the guest's own IDT; raises `Shutdown` for its triple fault."""
         result = deliver(self, event, faulting_eip)
-        self.cpl = result.code.rpl
-        self.cs_selector = result.code.selector
-        self.mark_accessed(result.code)
+        self.load_code(result.code)
         if result.stack is not None:
-            self.ss_selector = result.stack.selector
-            self.mark_accessed(result.stack)
+            self.load_stack(result.stack)
         self.eip, self.esp, self.eflags = result.eip, result.esp, result.eflags
         if result.cr2 is not None:
             self.cr2 = result.cr2

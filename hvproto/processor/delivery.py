@@ -15,8 +15,9 @@ from hvproto.errors import Fault
 from hvproto.processor.segments import (
     RPL_MASK,
     TABLE_INDICATOR,
-    TSS32_AVAILABLE,
-    TSS32_BUSY,
+    TSS16_AVAILABLE,
+    TSS32_BIT,
+    TSS_BUSY_BIT,
     Segment,
     TableRegister,
     decode_descriptor,
@@ -153,7 +154,7 @@ def _deliver_once(target: Target, event: Event, faults: tuple[Fault, ...], cr2: 
     idtr = target.idtr
     if event.vector * 8 + 7 > idtr.limit:
         raise Raised(13, gate_error)
-    gate = target.read(idtr.base + event.vector * 8, 8)
+    gate = target.read(idtr.base + event.vector * 8 & 0xFFFF_FFFF, 8)
     kind = gate >> 40 & 0x1F
     if kind not in (0x6, 0x7, 0xE, 0xF):
         raise Raised(13, gate_error)
@@ -193,11 +194,12 @@ def _deliver_once(target: Target, event: Event, faults: tuple[Fault, ...], cr2: 
 def _inner_stack(target: Target, level: int, external: int) -> tuple[Segment, int]:
     """SS:ESP for an inner privilege level, from the current TSS (SDM vol. 3, 7.2.1)."""
     tr = target.tr
-    bad_tss = tr.selector & ~RPL_MASK | external
-    if tr.system_type not in (TSS32_AVAILABLE, TSS32_BUSY) or level * 8 + 11 > tr.limit:
-        raise Raised(10, bad_tss)
-    esp = target.read(tr.base + 4 + level * 8, 4)
-    selector = target.read(tr.base + 8 + level * 8, 4) & 0xFFFF
+    size = 4 if tr.system_type & TSS32_BIT else 2
+    at = (2 * level + 1) * size
+    if tr.system_type & ~(TSS32_BIT | TSS_BUSY_BIT) != TSS16_AVAILABLE or at + size + 1 > tr.limit:
+        raise Raised(10, tr.selector & ~RPL_MASK | external)
+    esp = target.read(tr.base + at & 0xFFFF_FFFF, size)
+    selector = target.read(tr.base + at + size & 0xFFFF_FFFF, 2)
     if not selector & ~RPL_MASK:
         raise Raised(10, external)
     bad_stack = selector & ~RPL_MASK | external

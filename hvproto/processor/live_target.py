@@ -69,7 +69,8 @@ class LiveTarget:
         key = (linear & ~PAGE_MASK, access)
         frame = self._pages.get(key)
         if frame is None:
-            frame = self._processor.translate(key[0] | page_offset(linear), access, mode=self._mode) & ~PAGE_MASK
+            physical = self._processor.translate(key[0] | page_offset(linear), access, mode=self._mode)
+            frame = self._processor.in_ram(physical, access) & ~PAGE_MASK
             self._pages[key] = frame
         return frame | page_offset(linear)
 

@@ -68,6 +68,7 @@ CTL_NESTED = 0x48  # set when there was one
 CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_SIZE = CTL_COUNTS + 256 * 4
 
+# (The exception that is being delivered comes back as nested when its delivery meets missing memory: `failure` says so.)
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer, so the event goes to Python, which delivers it anew.
 _INTERRUPT_THUNK = f"""
@@ -129,6 +130,8 @@ nested:
 _INVALID_THUNK = f"""
     push rbx
     mov rbx, rsi
+    cmp dword ptr [rbx + {CTL_DELIVERING}], 0
+    jne nested
     mov rax, qword ptr [rbx + {CTL_ENV}]
     mov rax, qword ptr [rax + {ENV_CR2}]
     mov qword ptr [rbx + {CTL_CR2}], rax
@@ -140,6 +143,13 @@ _INVALID_THUNK = f"""
     call rax
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
+    jmp done
+nested:
+    sub rsp, 16
+    movabs rax, {{stop}}
+    call rax
+    add rsp, 16
+done:
     mov eax, 1
     pop rbx
     ret
@@ -277,9 +287,7 @@ class NativeEngine(Engine):
         self._nested = ctypes.c_uint32.from_address(control + CTL_NESTED)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + CTL_COUNTS)
         self._in = _IN(lambda _uc, port, size, _data: self.guarded(self.callbacks.port_in, port, size, otherwise=0))
-        self._out = _OUT(
-            lambda _uc, port, size, value, _data: self.guarded(self.callbacks.port_out, port, size, value)
-        )
+        self._out = _OUT(lambda _uc, port, size, value, _data: self.guarded(self.callbacks.port_out, port, size, value))
         names = {
             "do_interrupt": _address("x86_cpu_do_interrupt_x86_64"),
             "load_code_byte": _address("cpu_ldub_code_x86_64"),

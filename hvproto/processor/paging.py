@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, EFER_LMA, EFER_NXE
 
@@ -84,8 +85,7 @@ class Access(Enum):
     FETCH = ERROR_I
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One entry that a walk read: its level (0 = root), physical address and value."""
 
     level: int
@@ -93,8 +93,7 @@ class Step:
     entry: int
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """What the page tables say of one linear address.
 
     ``physical`` is None when an entry isn't present. The permissions are combined over all levels:

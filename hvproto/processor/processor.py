@@ -30,7 +30,7 @@ from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import Access, PagingMode, Walk, accessed_bits, fault_code, walk
 from hvproto.processor.portable import PortableEngine
-from hvproto.processor.segments import Segment, SegmentRegister, TableRegister
+from hvproto.processor.segments import TSS32_AVAILABLE, TSS32_BUSY, Segment, SegmentRegister, TableRegister
 from hvproto.processor.settings import CR0_PE, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
@@ -239,7 +239,7 @@ class Processor:
         return found.physical
 
     def read_bytes(self, linear: int, size: int) -> bytes:
-        """Bytes from linear memory at supervisor level. Raises `Raised` (a page fault)."""
+        """Bytes from linear memory at supervisor level. Raises `Raised` (a page fault) and `UnmappedAccess`."""
         return b"".join(bytes(self.ram[at : at + n]) for at, n in self._pieces(linear, size, Access.READ))
 
     def write_bytes(self, linear: int, data: bytes) -> None:
@@ -249,11 +249,18 @@ class Processor:
             self.ram[at : at + n] = data[done : done + n]
             done += n
 
+    def in_ram(self, physical: int, access: Access) -> int:
+        """The same address. Raises `UnmappedAccess` if it lies beyond RAM."""
+        if physical >= len(self.ram):
+            kind = {Access.READ: "read", Access.WRITE: "write", Access.FETCH: "instruction fetch"}[access]
+            raise UnmappedAccess(kind, physical)
+        return physical
+
     def _pieces(self, linear: int, size: int, access: Access) -> list[tuple[int, int]]:
         pieces = []
         while size > 0:
             n = min(size, PAGE_SIZE - page_offset(linear))
-            pieces.append((self.translate(linear, access), n))
+            pieces.append((self.in_ram(self.translate(linear, access), access), n))
             linear = linear + n & 0xFFFF_FFFF
             size -= n
         return pieces
@@ -330,12 +337,12 @@ class Processor:
         if not eflags & EFLAGS_VM and self.cpl <= (eflags & EFLAGS_IOPL) >> 12:
             return True
         tr = self.tr
-        if tr.limit < _TSS_IO_MAP_BASE + 1:
+        if tr.system_type not in (TSS32_AVAILABLE, TSS32_BUSY) or tr.limit < _TSS_IO_MAP_BASE + 1:
             return False
-        at = self.read(tr.base + _TSS_IO_MAP_BASE, 2) + port // 8
+        at = self.read(tr.base + _TSS_IO_MAP_BASE & 0xFFFF_FFFF, 2) + port // 8
         if at + 1 > tr.limit:
             return False
-        bits = self.read(tr.base + at, 2) >> (port & 7)
+        bits = self.read(tr.base + at & 0xFFFF_FFFF, 2) >> (port & 7)
         return not bits & ((1 << size) - 1)
 
     def _port_refusal(self, port: int, size: int) -> Raised | None:

@@ -37,6 +37,9 @@ ATTRIBUTE_MASK = 0x00F0_FF00
 RPL_MASK = 3
 TABLE_INDICATOR = 4  # of a selector: set for the LDT
 
+TSS16_AVAILABLE = 0x1
+TSS_BUSY_BIT = 0x2
+TSS32_BIT = 0x8
 TSS32_AVAILABLE = 0x9
 TSS32_BUSY = 0xB
 SYSTEM_LDT = 0x2
@@ -102,6 +105,10 @@ class Segment:
     def with_dpl(self, dpl: int) -> Segment:
         """The same segment with another descriptor privilege level."""
         return Segment(self.selector, self.base, self.limit, self.attributes & ~DPL_MASK | dpl << DPL_SHIFT)
+
+    def accessed(self) -> Segment:
+        """The same segment with its accessed bit set, as a segment register holds it."""
+        return Segment(self.selector, self.base, self.limit, self.attributes | ACCESSED)
 
     def with_selector(self, selector: int) -> Segment:
         return Segment(selector, self.base, self.limit, self.attributes)

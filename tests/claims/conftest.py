@@ -155,6 +155,23 @@ def walk_pae(ram: memoryview, cr3: int) -> dict[int, tuple[int, int]]:
     return found
 
 
+def look_up_two_level(ram: memoryview, cr3: int, linear: int) -> int:
+    """The last-level entry of one page in a two-level table; 0 if there is none."""
+    upper = word(ram, (cr3 & ~0xFFF) + (linear >> 22) * 4)
+    return word(ram, (upper & ~0xFFF) + (linear >> 12 & 1023) * 4) if upper & P else 0
+
+
+def look_up_pae(ram: memoryview, cr3: int, linear: int) -> tuple[int, int]:
+    """(frame, flags) of one page in a PAE table; (0, 0) if there is no such entry."""
+    table = cr3 & ~0x1F
+    for shift, mask in ((30, 3), (21, 511), (12, 511)):
+        (entry,) = struct.unpack_from("<Q", ram, table + (linear >> shift & mask) * 8)
+        if shift > 12 and not entry & P:
+            return 0, 0
+        table = entry & 0xF_FFFF_F000
+    return table, entry & 0xFFF
+
+
 REGION_PAGES = 5
 
 
@@ -245,6 +262,8 @@ class Look:
     registers = staticmethod(read_registers)
     two_level = staticmethod(walk_two_level)
     pae = staticmethod(walk_pae)
+    up_two_level = staticmethod(look_up_two_level)
+    up_pae = staticmethod(look_up_pae)
     region = staticmethod(find_region)
     differences_of_mirror = staticmethod(differences_of_mirror)
     save_area = staticmethod(parse_save_area)

@@ -152,11 +152,11 @@ def test_a_bitmap_on_an_absent_page_is_a_page_fault(engine: str) -> None:
     """Reading the bitmap is an access of the supervisor's, whoever executes the IN."""
     bench, bus = _bench(engine)
     identity(bench)
-    bench.store(LOW_TABLE + 4 * (BITMAP + 0x1234 // 8 >> 12), 0)
-    bench.view[BITMAP + 0x1234 // 8] = 0
-    arrived = bench.provoke(f"nop\nat: in al, dx\nmov [{DATA}], eax\nint 0x40", 3, edx=0x1234)
+    bench.store(LOW_TABLE + 4 * (BITMAP + 0xF234 // 8 >> 12), 0)
+    bench.view[BITMAP + 0xF234 // 8] = 0
+    arrived = bench.provoke(f"nop\nat: in al, dx\nmov [{DATA}], eax\nint 0x40", 3, edx=0xF234)
     assert (arrived.vector, arrived.frame[:3]) == (14, (0, bench.symbol("at"), CODE3))
-    assert bench.cpu.cr2 == BITMAP + 0x1234 // 8
+    assert bench.cpu.cr2 == BITMAP + 0xF234 // 8
     assert (bus.log, bench.load(DATA)) == ([], (0,))
 
 
