@@ -57,14 +57,14 @@ class Page:
         self.owner = owner
         self.console.print()
         if len(title) > self.console.width - 4:
-            self._put(title, "bold")
+            self.note(title, "bold")
         else:
             self.console.print(Rule(Text(title, style="bold"), align="left", style=STYLES.get(owner, "")))
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """A paragraph across the page."""
         for line in textwrap.wrap(text, self.console.width):
-            self._put(line, "")
+            self._put(line, style)
 
     def say(self, owner: str, text: str, step: str = "") -> None:
         """Tell something; it is said whether this hands the processor over."""

@@ -84,7 +84,7 @@ class Exits:
         page = GVA(linear & ~PAGE_MASK)
         if access is Access.FETCH:
             guest.look_at_code(page)
-            guest.mirror.executable.add(page >> 12)
+            guest.mirror.executable[cpu.in_kernel].add(page >> 12)
         guest.mirror.sync_page(page)
         self._tell(PAGE_FAULT, cpu.error_code, "handle", "hidden from the mirror", linear)
 

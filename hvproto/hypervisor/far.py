@@ -32,11 +32,8 @@ def checked_code(cpu: VirtualCpu, selector: int, level: int, *, returning: bool)
         if code.is_system and not returning and code.present:
             raise NotBuilt(f"a far transfer through a system descriptor of type {code.system_type:#x}")
         raise Raised(13, error)
-    if code.is_conforming:
-        bad = code.dpl > level
-    else:
-        bad = code.dpl != level or (not returning and code.rpl > level)
-    if bad:
+    fits = code.dpl <= level if code.is_conforming else code.dpl == level and (returning or code.rpl <= level)
+    if not fits:
         raise Raised(13, error)
     if not code.present:
         raise Raised(11, error)

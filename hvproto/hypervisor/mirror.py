@@ -100,7 +100,8 @@ class GuestPage:
 class Mirror:
     """The mirror of one guest root, in both views.
 
-    ``executable`` holds the linear pages that have been fetched from; the caller adds to it.
+    ``executable`` holds, for the kernel view (True) and the user view (False), the linear pages that have been fetched
+    from there; the caller adds to it. What is sensitive in a page depends on who executes it.
     """
 
     def __init__(self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode) -> None:
@@ -108,7 +109,7 @@ class Mirror:
         self.memory = memory
         self.kernel = View(ram, pool)
         self.user = View(ram, pool)
-        self.executable: set[int] = set()
+        self.executable: dict[bool, set[int]] = {True: set(), False: set()}
 
     def entry_for(self, page: GuestPage, linear: int, *, kernel: bool) -> int:
         """The mirror's entry for a guest page in one of the views; 0 if it must not be there."""
@@ -123,7 +124,7 @@ class Mirror:
         # A kernel without CR0.WP writes where it likes; the D bit must be set by such a write too.
         if page.dirty and (page.writable or (kernel and not self.mode.write_protect)):
             entry |= W
-        return entry if linear >> PAGE_SHIFT in self.executable else entry | NX
+        return entry if linear >> PAGE_SHIFT in self.executable[kernel] else entry | NX
 
     def map_page(self, linear: int, page: GuestPage | None) -> None:
         """Bring both views to what the guest's tables now say of one page."""

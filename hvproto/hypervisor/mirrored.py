@@ -262,9 +262,11 @@ class MirroredGuest(Guest):
         gpa = GPA(page.gpa & ~PAGE_MASK)
         for mirror in self.tables.mirrors:
             # Other code at the same place in another address space must be looked at anew there.
-            other = mirror.guest_page(linear) if linear >> 12 in mirror.executable else None
+            fetched = any(linear >> 12 in pages for pages in mirror.executable.values())
+            other = mirror.guest_page(linear) if fetched else None
             if other is not None and other.gpa & ~PAGE_MASK != gpa:
-                mirror.executable.discard(linear >> 12)
+                for pages in mirror.executable.values():
+                    pages.discard(linear >> 12)
                 mirror.sync_page(linear)
         if self.code.look_at(linear, gpa, content, following, kernel=self.cpu.in_kernel):
             self.monitor.watch(gpa)

@@ -308,13 +308,16 @@ class Engine(ABC):
     # -- hooks -------------------------------------------------------------------------------
 
     def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
-        """Call back; keep the first exception and stop, instead of letting the engine swallow it."""
+        """Call back; keep the first exception, instead of letting the engine swallow it, and end the run.
+
+        It ends with the basic block: a stop in the middle of an instruction would execute that anew on resumption.
+        """
         try:
             return action(*arguments)
         except BaseException as error:  # also KeyboardInterrupt: it must not vanish in a C frame
             if self.failure is None:
                 self.failure = error
-            self.stop()
+            self.set_deadline(0)
             return otherwise
 
     def _on_protected_store(self, _uc: Any, _access: int, physical: int, size: int, value: int, _data: Any) -> bool:
@@ -335,7 +338,7 @@ class Engine(ABC):
         return False
 
     def _on_trap(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
-        if self.guarded(self.callbacks.trap, address, otherwise=False):
+        if self.guarded(self.callbacks.trap, address, otherwise=True):
             self.stop()
 
 

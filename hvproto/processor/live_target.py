@@ -69,8 +69,7 @@ class LiveTarget:
         key = (linear & ~PAGE_MASK, access)
         frame = self._pages.get(key)
         if frame is None:
-            physical = self._processor.translate(key[0] | page_offset(linear), access, mode=self._mode)
-            frame = self._processor.in_ram(physical, access) & ~PAGE_MASK
+            frame = self._processor.translate(key[0] | page_offset(linear), access, mode=self._mode) & ~PAGE_MASK
             self._pages[key] = frame
         return frame | page_offset(linear)
 

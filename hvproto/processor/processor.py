@@ -235,7 +235,7 @@ class Processor:
         for address, bits in accessed_bits(mode, found, access):
             self.ram[address] |= bits
         if found.physical >= len(self.ram):
-            raise UnmappedAccess(access.name.lower(), found.physical)
+            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), found.physical)
         return found.physical
 
     def read_bytes(self, linear: int, size: int) -> bytes:
@@ -249,18 +249,11 @@ class Processor:
             self.ram[at : at + n] = data[done : done + n]
             done += n
 
-    def in_ram(self, physical: int, access: Access) -> int:
-        """The same address. Raises `UnmappedAccess` if it lies beyond RAM."""
-        if physical >= len(self.ram):
-            kind = {Access.READ: "read", Access.WRITE: "write", Access.FETCH: "instruction fetch"}[access]
-            raise UnmappedAccess(kind, physical)
-        return physical
-
     def _pieces(self, linear: int, size: int, access: Access) -> list[tuple[int, int]]:
         pieces = []
         while size > 0:
             n = min(size, PAGE_SIZE - page_offset(linear))
-            pieces.append((self.in_ram(self.translate(linear, access), access), n))
+            pieces.append((self.translate(linear, access), n))
             linear = linear + n & 0xFFFF_FFFF
             size -= n
         return pieces
@@ -378,7 +371,7 @@ class Processor:
 
     def limit_run(self, deadline: int) -> None:
         """Bring the deadline of the run that is under way forward to this time (cycles)."""
-        if deadline < self._deadline:
+        if deadline < self._deadline and self.engine.failure is None:
             self._deadline = deadline
             self.engine.set_deadline(deadline)
 

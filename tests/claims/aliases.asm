@@ -3,7 +3,7 @@
 ;
 ; Each store maps a frame that begins with its own address; the page is then read, and what was read is kept.
 
-.origin 0x4000                          ; in reach of 16-bit code
+.origin 0xa000                          ; in reach of 16-bit code
 .entry start
 
 FRAMES = 0x00200000
@@ -112,7 +112,9 @@ crossing:
     mov eax, dword ptr [WINDOW + 1024 * 4096]
     mov dword ptr [results + 9 * 4], eax
 
-; What is no table any more is nobody's business: the page is unhooked, then written to.
+; What is no table any more is nobody's business: the page is unhooked, then written to. One page in it has been used.
+    mov dword ptr [other_table + 5 * 4], FRAMES + 0x5000 + BITS
+    mov eax, dword ptr [WINDOW + 1029 * 4096]
     mov dword ptr [directory + (WINDOW >> 22) * 4 + 4], 0
     invlpg [WINDOW + 1024 * 4096]
 unhooked:

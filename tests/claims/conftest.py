@@ -1,8 +1,8 @@
 """What the claim tests look at: the processor through Unicorn's own interface, and RAM through parsers written here.
 
 Nothing here asks the hypervisor what it did. The page walkers and the save-area parser are made from the documented
-layouts (Intel SDM vol. 3, 4.3-4.4; the docstrings of `hvproto.hypervisor.region`, `mirror` and `save_area`), and share no
-code with the package. The tests run from the source tree and from an installed package alike.
+layouts (Intel SDM vol. 3, 4.3-4.4; the docstrings of `hvproto.hypervisor.region`, `mirror` and `save_area`), and share
+no code with the package. The tests run from the source tree and from an installed package alike.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ LIMIT = 4_000_000
 DOOR, CHECKPOINT = 0x4856, 0x4858
 POOL = 0x0100_0000
 """HPA of the pages that the bundled host's emulation program lends to its hypervisor; 16 MiB."""
+
+
+HOST_SPARE = 0x03F0_0000
+"""HPA of host memory that the bundled host never comes to use; mapped one to one in each of its directories."""
+GUEST_MEMORY = 0x4000_0000
+"""Where the emulation program's directory has the machine's first memory."""
+HOST_WORD = 0x4057_13D5
+"""Put into guest memory 0x300000 before a run: the host's page table has it at linear 0x40300000."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -195,7 +203,7 @@ def find_region(registers: Registers) -> Region:
 
 
 def differences_of_mirror(ram: memoryview, registers: Registers, directory: int) -> list[str]:
-    """Where the page table in CR3 isn't "the guest's mappings plus the region and nothing else"; all of RAM's making."""
+    """Where the page table in CR3 isn't the guest's mappings plus the region and nothing else; read from RAM."""
     mirror = walk_pae(ram, registers.cr3)
     guest = walk_two_level(ram, directory)
     region = find_region(registers)
@@ -213,6 +221,7 @@ def differences_of_mirror(ram: memoryview, registers: Registers, directory: int)
         # A page that the guest's tables don't call accessed (dirty) isn't there (isn't writable) yet: its first use
         # has to be noticed, so that the bit can be set.
         expected = (page.frame, U | MIRRORED | (P if page.accessed else 0) | (W if page.dirty and page.writable else 0))
+        flags &= ~(A | D)  # these the processor sets in the mirror, as in any table
         if (frame, flags) != expected:
             wrong.append(f"{linear:#x}: {frame:#x} {flags:#x} instead of {expected[0]:#x} {expected[1]:#x}")
     wrong += [f"{linear:#x}: neither the guest's nor the region's" for linear in mirror]
@@ -259,6 +268,8 @@ class Look:
     """The above, for the tests."""
 
     P, W, U, A, D, PAGE, POOL, REGION_PAGES = P, W, U, A, D, PAGE, POOL, REGION_PAGES
+    HOST_SPARE, HOST_WORD, GUEST_MEMORY = HOST_SPARE, HOST_WORD, GUEST_MEMORY
+    DOOR, CHECKPOINT, LIMIT = DOOR, CHECKPOINT, LIMIT
     registers = staticmethod(read_registers)
     two_level = staticmethod(walk_two_level)
     pae = staticmethod(walk_pae)
@@ -287,6 +298,10 @@ def image_of(name: str) -> Image:
         own = HERE / f"{name}.asm"
         if name == "witness":
             _images[name] = assemble_text(_witness_source(), str(bundled.kernel_path("host")))
+        elif name == "mixed":
+            host = image_of("witness").symbols
+            told = f"HOST_TICKS = {host['ticks']:#x}\nHOST_WORKER = {host['worker_count']:#x}\n"
+            _images[name] = assemble_text(told + own.read_text(encoding="utf-8"), str(own))
         else:
             _images[name] = load_image(str(own if own.is_file() else bundled.kernel_path(name)))
     return _images[name]
@@ -357,6 +372,7 @@ class Run:
         self.session = Session(self.host_image, [self.guest_image], Plan.parse(plan), bus=self.bus, disk=disk)
         self.machine = self.session.machine
         self.ram = self.machine.ram.view
+        self.ram[0x0030_0000:0x0030_0004] = HOST_WORD.to_bytes(4, "little")
         self.events: list[Event] = []
         self.bus.subscribe(self.events.append)
 
@@ -387,9 +403,7 @@ class Run:
 
 
 def hook_code(machine: Machine, address: int, action: Callable[[], None]) -> None:
-    machine.processor.engine.uc.hook_add(
-        uc_const.UC_HOOK_CODE, lambda *_: action(), begin=address, end=address
-    )
+    machine.processor.engine.uc.hook_add(uc_const.UC_HOOK_CODE, lambda *_: action(), begin=address, end=address)
 
 
 @pytest.fixture(scope="session")
@@ -444,6 +458,7 @@ class Desk:
         self.events: list[Event] = []
         self.bus = EventBus()
         self.bus.subscribe(self.events.append)
+        self.ram[0x0030_0000:0x0030_0004] = HOST_WORD.to_bytes(4, "little")
         self.ports = self.wide_ports = (DOOR, CHECKPOINT)
         self._knocked: int | None = None
         self.machine.board.ports.attach(self, self.ports)
@@ -454,7 +469,12 @@ class Desk:
 
     def write_port(self, port: int, size: int, value: int) -> None:
         self._knocked = port
+        if port == DOOR:
+            self._answer(1)  # as after an interrupt: the emulation program will come again
         self.processor.request_stop()
+
+    def _answer(self, reason: int) -> None:
+        struct.pack_into("<II", self.ram, self.symbols["run_block"] + 0x20, reason, 0)
 
     def run_to(self, port: int) -> None:
         """Let the host run until it writes to this port: the door, or the checkpoint behind it."""
@@ -472,10 +492,22 @@ class Desk:
             self.machine.check_limit(LIMIT)
 
     def finish(self) -> str:
-        """Tell the emulation program that the guest has ended (reason 3, status 0); what the host has to say at its end."""
-        struct.pack_into("<II", self.ram, self.symbols["run_block"] + 0x20, 3, 0)
+        """Tell the emulation program that the guest has ended (reason 3, status 0); returns the host's last words."""
+        self._answer(3)
         assert self.machine.run(2 * LIMIT) == 0
         return self.machine.debug_output.decode()
+
+    def load_mixed(self) -> Image:
+        """Put `mixed` into the guest's memory: it runs under the host's page table, where that memory is at 1 GiB."""
+        image = image_of("mixed")
+        for segment in image.segments:
+            at = segment.address - GUEST_MEMORY
+            self.ram[at : at + segment.size] = segment.data.ljust(segment.size, b"\0")
+        return image
+
+    def guest_word(self, symbol: str) -> int:
+        """32 bits of the memory of `mixed`."""
+        return word(self.ram, image_of("mixed").symbols[symbol] - GUEST_MEMORY)
 
     def registers(self) -> Registers:
         return read_registers(self.machine)

@@ -56,6 +56,8 @@ once:
     mov dword ptr [top_table + 1022 * 4], FRAMES + 1022 * 4096 + BITS
     call compare
 once_done:
+    mov eax, cr3                        ; the entry will be written again, as it is: the processor has to forget it
+    mov cr3, eax
     inc dword ptr [stage]
 
 ; Many, from the top down, by one instruction.
@@ -76,6 +78,8 @@ many:
     dec ebx
     jnz .look
 many_done:
+    mov eax, cr3
+    mov cr3, eax
     inc dword ptr [stage]
 
 ; The whole 4 MiB by one store to the directory. Those that were there before show the same memory.

@@ -437,8 +437,8 @@ def test_an_interrupt_and_its_return_resume_exactly(engine: str) -> None:
         bench.code(program)
         bench.cpu.eflags = 2 | EFLAGS_IF
         while bench.cpu.run(bench.cpu.now + 1 if interrupted else NEVER) is Stop.DEADLINE:
-            if bench.cpu.cpl == 3:
-                bench.cpu.interrupt(0x30)
+            bench.cpu.interrupt(0x30)
+            bench.cpu.run(bench.cpu.now + 1)
         registers = bench.cpu.registers()
         results.append((registers, bench.load(DATA), bench.arrival(), bench.load(USER_STACK - 16, 4)))
     assert results[0] == results[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 KERNEL = 0x100000
 """The image; the harness's own code and variables."""
 
-LIVE = 0x180000
+LIVE = 0x108000
 GDT = LIVE
 LDT = LIVE + 0x400
 IDT = LIVE + 0x1000
@@ -30,14 +30,15 @@ ENTRY_STACK1 = LIVE + 0xCF00
 ENTRY_STACK2 = LIVE + 0xDF00
 STACK_DF = LIVE + 0xEF00
 STACK_OTHER = LIVE + 0xFF00
-MASTER = 0x1A0000
+MASTER = 0x118000
 """Pristine copies of what is restored before each case, one after the other."""
-RESTORE_LIST = 0x1B0000
-VARIABLES = 0x1BF000
+RESTORE_LIST = 0x11E000
+VARIABLES = 0x11F000
 CURRENT, RECORDS_END, BASE_CR3, BASE_CR4, USE_EFER = (VARIABLES + 4 * index for index in range(5))
-HARNESS_STACK = 0x1D0000
-RECORDS = 0x200000
-DATA_END = 0x400000
+HARNESS_STACK = 0x121000
+RECORDS = 0x122000
+DATA_END = 0x2F0000
+"""An image fits, with 64 KiB of code before it, into the 2 MiB that a ROM of Bochs may have."""
 
 LOW_STACK = 0x7F00
 """A stack below 64 KiB, for 16-bit stack segments."""

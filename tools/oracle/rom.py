@@ -1,4 +1,4 @@
-"""The ROMs that Bochs starts with: ours enters the image as a multiboot loader would."""
+"""The ROMs that Bochs starts with: ours holds the image and enters it as a multiboot loader would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from functools import cache
 
 from hvproto.images.assembly import assemble_text
 
-ROM_SIZE = 0x10000
+CODE_SIZE = 0x10000
+MAX_SIZE = 0x200000
 _SOURCE = """
 .origin 0xffff0000
 .code16
@@ -33,10 +34,14 @@ flat:
     xor ebx, ebx
     xor ecx, ecx
     xor edx, edx
+    xor ebp, ebp
+    cld
+    mov esi, IMAGE
+    mov edi, LOAD
+    mov ecx, SIZE
+    rep movsd
     xor esi, esi
     xor edi, edi
-    xor ebp, ebp
-    push 2
     jmp 8:ENTRY
 .align 8
 gdt:
@@ -52,11 +57,18 @@ gdt_pointer:
 """
 
 
+def system_rom(image: bytes, load: int, entry: int) -> bytes:
+    """A ROM for the end of the first 4 GiB: copies the image to ``load`` and goes to ``entry``, flat and protected."""
+    padded = image + bytes(-len(image) % 0x1000)
+    if len(padded) > MAX_SIZE - CODE_SIZE:
+        raise ValueError("the image is too large for a ROM")
+    return padded + _code((1 << 32) - CODE_SIZE - len(padded), len(padded) // 4, load, entry)
+
+
 @cache
-def system_rom(entry: int) -> bytes:
-    """64 KiB for the end of the first 4 GiB: from the reset vector to ``entry`` in flat protected mode."""
-    text = _SOURCE.replace("    push 2\n", "").replace("ENTRY", hex(entry))
-    return assemble_text(text, "rom").segments[0].data
+def _code(image: int, size: int, load: int, entry: int) -> bytes:
+    values = f".equ IMAGE, {image:#x}\n.equ SIZE, {size:#x}\n.equ LOAD, {load:#x}\n.equ ENTRY, {entry:#x}\n"
+    return assemble_text(values + _SOURCE, "rom").segments[0].data
 
 
 def empty_option_rom() -> bytes:

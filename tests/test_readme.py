@@ -1,0 +1,64 @@
+"""What the README says is true: its commands are those that CI runs, its script runs, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.command import ROOT, environment, hvproto
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8") if (ROOT / ".ci" / "run").exists() else ""
+MARKED = dict(re.findall(r"<!-- run: (\w+) -->\n```\w+\n(.*?)```", README, re.DOTALL))
+BLOCKS = re.findall(r"^```\w+$", README, re.MULTILINE)
+BY_CI = re.findall(r'^eval "\$\(readme (\w+)\)"', CI, re.MULTILINE)
+
+
+def test_the_promised_commands() -> None:
+    assert MARKED["main"].strip() == "pip install . && hvproto run"
+    assert MARKED["test"].strip() == "pip install '.[test]' && pytest"
+
+
+def test_nothing_stands_there_unrun() -> None:
+    assert len(BLOCKS) == len(MARKED)
+    assert sorted([*BY_CI, "python", "commands"]) == sorted(MARKED)
+
+
+def test_ci_finds_the_commands() -> None:
+    function = re.search(r"^readme\(\) \{.*?^\}$", CI, re.MULTILINE | re.DOTALL)
+    assert function is not None
+    for name in BY_CI:
+        done = subprocess.run(
+            ["bash", "-c", f"{function[0]}\nreadme {name}"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == MARKED[name].strip()
+
+
+def test_the_hook(tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MARKED["python"]],
+        cwd=tmp_path_factory.mktemp("elsewhere"), env=environment(), capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(r"the region was in (\d+) places; reflected: \[(.*)\]\n", done.stdout)
+    assert found is not None and int(found[1]) >= 3 and {"0", "14"} <= set(found[2].split(", "))
+    assert len([line for line in MARKED["python"].splitlines() if line.strip()]) <= 20
+
+
+@pytest.mark.parametrize("line", MARKED["commands"].splitlines())
+def test_a_command(line: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    name, *arguments = shlex.split(line)
+    assert name == "hvproto"
+    ended = hvproto(*arguments, cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert (ended.status, ended.stderr) == (0, "") and ended.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
