@@ -144,9 +144,8 @@ def main() -> None:
     for engine, ratios in samples.items():
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"int 0x30 from ring 3 and iret, {engine:8}: {statistics.median(ratios):8.2f} Y {spread}")
-    print(
-        f"a machine with 16 MiB is ready in {statistics.median(startup):.1f} ms ({min(startup):.1f} to {max(startup):.1f})"
-    )
+    spread = f"({min(startup):.1f} to {max(startup):.1f})"
+    print(f"a machine with 16 MiB is ready in {statistics.median(startup):.1f} ms {spread}")
     for engine in engines:
         print(f"and costs {memory(engine):.1f} MiB with the {engine} engine")
 

@@ -53,9 +53,7 @@ class SaveArea:
 
     def load(self, settings: Iterable[Setting]) -> dict[Setting, tuple[SettingValue, HPA]]:
         """Read these settings back from RAM, each with where its record lies. Raises SaveAreaError."""
-        records = {
-            setting: (value, self._place(index)) for index, (setting, value) in enumerate(self.decode().items())
-        }
+        records = {setting: (value, self._place(index)) for index, (setting, value) in enumerate(self.decode().items())}
         missing = [setting.name for setting in settings if setting not in records]
         if missing:
             raise SaveAreaError(f"the save area at {self.place:#x} doesn't hold {', '.join(missing)}")

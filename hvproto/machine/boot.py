@@ -44,6 +44,4 @@ def load_kernel(image: Image, memory_size: int, write: Callable[[GPA, bytes], No
         write(GPA(segment.address), segment.data)
     gdt = struct.pack("<QQQ", 0, encode_descriptor(BOOT_CODE), encode_descriptor(BOOT_DATA))
     write(BOOT_GDT, gdt)
-    return BootState(
-        image.entry, BOOT_MAGIC, info.ebx, BOOT_CODE, BOOT_DATA, TableRegister(BOOT_GDT, len(gdt) - 1)
-    )
+    return BootState(image.entry, BOOT_MAGIC, info.ebx, BOOT_CODE, BOOT_DATA, TableRegister(BOOT_GDT, len(gdt) - 1))

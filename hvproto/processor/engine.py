@@ -254,9 +254,7 @@ class Engine(ABC):
         Costs nothing elsewhere. Takes effect after `flush_code`, for code that was run before.
         """
         if address not in self._traps:
-            self._traps[address] = self.uc.hook_add(
-                uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address
-            )
+            self._traps[address] = self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address)
 
     def unplant(self, address: int) -> None:
         handle = self._traps.pop(address, None)

@@ -68,9 +68,10 @@ CTL_NESTED = 0x48  # set when there was one
 CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_SIZE = CTL_COUNTS + 256 * 4
 
-# (The exception that is being delivered comes back as nested when its delivery meets missing memory: `failure` says so.)
-# What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
-# It has changed nothing yet but memory below the new stack pointer, so the event goes to Python, which delivers it anew.
+# (The exception that is being delivered comes back as nested when its delivery meets missing memory:
+# `failure` says so.) What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS
+# for an absent stack. It has changed nothing yet but memory below the new stack pointer, so the event goes to
+# Python, which delivers it anew.
 _INTERRUPT_THUNK = f"""
     push rbx
     mov rbx, rdx

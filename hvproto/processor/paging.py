@@ -63,9 +63,7 @@ class Format:
 
 TWO_LEVEL = Format("2-level", 4, ((22, 10), (12, 10)), 0xFFFF_F000, 0xFFFF_F000)
 PAE = Format("pae", 8, ((30, 2), (21, 9), (12, 9)), 0xFFFF_FFE0, 0x000F_FFFF_FFFF_F000)
-FOUR_LEVEL = Format(
-    "4-level", 8, ((39, 9), (30, 9), (21, 9), (12, 9)), 0x000F_FFFF_FFFF_F000, 0x000F_FFFF_FFFF_F000
-)
+FOUR_LEVEL = Format("4-level", 8, ((39, 9), (30, 9), (21, 9), (12, 9)), 0x000F_FFFF_FFFF_F000, 0x000F_FFFF_FFFF_F000)
 
 
 def format_of(cr0: int, cr4: int, efer: int) -> Format | None:

@@ -17,7 +17,7 @@ from unicorn import x86_const
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import BadInput
 from hvproto.processor import native
-from hvproto.processor.delivery import Delivered, Event, Raised, Shutdown, Source, deliver, load_descriptor
+from hvproto.processor.delivery import Delivered, Event, Raised, Source, deliver, load_descriptor
 from hvproto.processor.engine import (
     GPR_IDS,
     GPR_NAMES,
@@ -219,9 +219,7 @@ class Processor:
         """What the page tables now in CR3 say of a linear address; changes nothing."""
         return walk(self.paging_mode, self.read_physical, linear)
 
-    def translate(
-        self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None
-    ) -> int:
+    def translate(self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None) -> int:
         """The physical address for an access, A and D bits set as by the processor.
 
         ``mode`` is what `paging_mode` gave, for a caller with many addresses. Raises `Raised` (a

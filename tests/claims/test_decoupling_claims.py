@@ -112,6 +112,21 @@ def test_without_the_copy_in_ram_there_is_no_way_back(plan, hosted, look):
     assert run.named("Recoupled") == []
 
 
+@pytest.mark.claim(21, 27)
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_record_that_is_not_what_the_register_held_is_noticed(plan, hosted, look, witnessed):
+    run = noted(hosted, look, witnessed, plan)
+
+    def falsify(event):
+        if event.setting == "IDTR":
+            run.ram[event.place + 16 : event.place + 20] = (0x5FF).to_bytes(4, "little")
+
+    run.on("SettingSaved", falsify)
+    run.execute()
+    with pytest.raises(AssertionError):
+        assert_saved(run, look)
+
+
 @pytest.mark.claim(9, 17, 27)
 def test_the_guests_settings_are_then_in_the_processor(coupled, look):
     host = coupled.host_image.symbols

@@ -211,7 +211,9 @@ def kernel(snippets: list[Snippet], *, descriptors: dict[int, int] | None = None
     program = _program()
     common = program.symbols["common"]
     stubs = b"".join(
-        (b"\x68" + struct.pack("<I", v) + b"\xe9" + struct.pack("<i", common - (STUBS + v * 16 + 10))).ljust(16, b"\xcc")
+        (b"\x68" + struct.pack("<I", v) + b"\xe9" + struct.pack("<i", common - (STUBS + v * 16 + 10))).ljust(
+            16, b"\xcc"
+        )
         for v in range(256)
     )
     idt = b"".join(_gate(0x116000 + v * 16, v) for v in range(256))
@@ -233,9 +235,7 @@ def kernel(snippets: list[Snippet], *, descriptors: dict[int, int] | None = None
             flags = 5
         if address < UNMAPPED:
             struct.pack_into("<I", table, page * 4, address | flags)
-    records = b"".join(
-        struct.pack("<IIII", SNIPPETS + n * SLOT, s.ring, s.eflags, 0) for n, s in enumerate(snippets)
-    )
+    records = b"".join(struct.pack("<IIII", SNIPPETS + n * SLOT, s.ring, s.eflags, 0) for n, s in enumerate(snippets))
     code = b"".join(s.code.ljust(SLOT, b"\xcc") for s in snippets)
     places = {
         0x110000: bytes(gdt), 0x111000: idt, 0x112000: bytes(tss), 0x113000: bytes(directory),
@@ -247,9 +247,7 @@ def kernel(snippets: list[Snippet], *, descriptors: dict[int, int] | None = None
         at = program.symbols[name] - code_segment.address
         patched[at : at + size] = value.to_bytes(size, "little")
     segments = {code_segment.address: bytes(patched), **{GPA(at): data for at, data in places.items()}}
-    return replace(
-        program, segments=tuple(Segment(GPA(at), data, len(data)) for at, data in sorted(segments.items()))
-    )
+    return replace(program, segments=tuple(Segment(GPA(at), data, len(data)) for at, data in sorted(segments.items())))
 
 
 @cache

@@ -86,9 +86,7 @@ class Stage:
             try:
                 leave = guest.run(limit)
             finally:
-                self.coupling.recouple(
-                    "stage", exchange=lambda: (guest.leave(), processor.restore_user_state(host))[0]
-                )
+                self.coupling.recouple("stage", exchange=lambda: (guest.leave(), processor.restore_user_state(host))[0])
             match leave:
                 case Leave.HALTED:
                     return guest.status

@@ -162,9 +162,7 @@ def check_mirror(stage: Stage) -> None:
         for linear, frame in places.items():
             entry = entries.pop(linear)
             assert entry & REGION and entry & P and not entry & U and entry & 0xFFFFFFFFFF000 == frame
-        wanted = {
-            linear: page for linear, page in expected.items() if page[0] < MEMORY and (kernel or page[2])
-        }
+        wanted = {linear: page for linear, page in expected.items() if page[0] < MEMORY and (kernel or page[2])}
         assert entries.keys() == wanted.keys()
         for linear, (frame, writable, _, accessed, dirty) in wanted.items():
             entry = entries[linear]
@@ -222,7 +220,13 @@ _operations = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.target))
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate, Phase.target),
+)
 @given(st.lists(_operations, min_size=1, max_size=30), st.integers(0, 5))
 def test_mirror_is_the_guests_mappings_and_the_region(operations: list[tuple[str, int, int]], seed: int) -> None:
     image = _image(operations)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hvproto.processor.settings import CR0_TS, CR0_EM, EFLAGS_IF, EFLAGS_NT, EFLAGS_TF, Setting
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import SegmentRegister
+from hvproto.processor.settings import CR0_EM, CR0_TS, EFLAGS_IF, EFLAGS_NT, EFLAGS_TF, Setting
 from tests.support.bench import (
     ABSENT_DATA,
     BASE_OF_CODE,
@@ -31,7 +31,11 @@ from tests.support.bench import (
 FAULTS = {
     "divide by zero": ("xor ecx, ecx\nat: div ecx", 0, None),
     "quotient too large": ("mov edx, 5\nmov ecx, 2\nat: div ecx", 0, None),
-    "bound": (f"mov dword ptr [{DATA}], 1\nmov dword ptr [{DATA} + 4], 2\nmov eax, 3\nat: bound eax, [{DATA}]", 5, None),
+    "bound": (
+        f"mov dword ptr [{DATA}], 1\nmov dword ptr [{DATA} + 4], 2\nmov eax, 3\nat: bound eax, [{DATA}]",
+        5,
+        None,
+    ),
     "ud2": ("at: ud2", 6, None),
     "invalid lock": ("at: .byte 0xf0, 0x90", 6, None),
     "absent segment": (f"mov eax, {ABSENT_DATA}\nat: mov ds, ax", 11, ABSENT_DATA & ~3),
@@ -155,7 +159,7 @@ def test_stepping_through_a_program_with_iret(engine: str) -> None:
     bench.gate(1, target=bench.symbol("handler"))
     bench.store(DATA, DATA + 4)
     bench.cpu.run(NEVER)
-    names = "b c c d".split()
+    names = ["b", "c", "c", "d"]
     steps = bench.load(DATA + 4, len(names))
     assert steps == tuple(bench.symbol(name) for name in names)
     assert bench.arrival().vector == 0x40

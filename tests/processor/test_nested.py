@@ -9,7 +9,7 @@ import pytest
 from hvproto.errors import Fault
 from hvproto.processor.delivery import Shutdown
 from hvproto.processor.processor import Processor, Stop
-from hvproto.processor.segments import TableRegister
+from hvproto.processor.segments import Segment, TableRegister
 from hvproto.processor.settings import EFLAGS_FIXED, EFLAGS_IF, Setting
 from tests.support.bench import (
     ABSENT_CODE,
@@ -31,7 +31,6 @@ from tests.support.bench import (
     Arrival,
     Bench,
 )
-from hvproto.processor.segments import Segment
 
 V = 0x30
 

@@ -65,7 +65,9 @@ def _map(memory: Memory, fmt: Format, linear: int, frame: int, flags: list[int],
         address = table + fmt.index(level, linear) * fmt.entry_size
         table += 0x1000
         leaf = level == last
-        memory.entries[address] = (frame if leaf else table) | flags[level] | (PS if leaf and large_at is not None else 0)
+        memory.entries[address] = (
+            (frame if leaf else table) | flags[level] | (PS if leaf and large_at is not None else 0)
+        )
 
 
 def _linear(fmt: Format, value: int) -> int:

@@ -442,4 +442,4 @@ def test_an_interrupt_and_its_return_resume_exactly(engine: str) -> None:
         registers = bench.cpu.registers()
         results.append((registers, bench.load(DATA), bench.arrival(), bench.load(USER_STACK - 16, 4)))
     assert results[0] == results[1]
-    assert CODE0 == bench.cpu.code.selector
+    assert bench.cpu.code.selector == CODE0
