@@ -78,6 +78,8 @@ idt_pointer:
     .long idt
 .align 4
 spin_ticks: .long 0
+ticks: .long 0                      ; timer.asm counts here
+spins: .long 0
 .align 8
 idt: .space 0x21 * 8
 .align 16

@@ -29,13 +29,13 @@ def _modrm(*extensions: int) -> bytes:
 
 # Where the opcode (after prefixes) of a sensitive instruction could stand: 0F 00-03 are SLDT, STR, VERR,
 # VERW, SGDT, SIDT, SMSW, LAR, LSL, which programs may use too; 6C and 6D are INS, of which the engine
-# stores a zero before any permission check can refuse it; PUSHF and POPF show and change the virtual IF and IOPL ...
-_USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d\x9c\x9d]"
-# ... and in a kernel IRET, PUSH CS, PUSH SS, far CALL, JMP and RET, MOV from CS and SS, far CALL and JMP
-# through memory. Far transfers would take ring 3 for the kernel's own level.
-_KERNEL_OPCODES = (
-    _USER_OPCODES + rb"|[\xcf\x0e\x16\x9a\xea\xca\xcb]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(3, 5) + rb")"
-)
+# stores a zero before any permission check can refuse it; PUSHF and POPF show and change the virtual IF and IOPL;
+# far CALL (direct and through memory), far RET and IRET reach the stack with the rights of a supervisor in the engine,
+# and so the region ...
+_USER_OPCODES = rb"\x0f(?=[\x00-\x03])|[\x6c\x6d\x9c\x9d\x9a\xca\xcb\xcf]|\xff(?=" + _modrm(3) + rb")"
+# ... and in a kernel PUSH CS, PUSH SS, MOV from CS and SS, far JMP (direct and through memory). Far transfers would
+# take ring 3 for the kernel's own level.
+_KERNEL_OPCODES = _USER_OPCODES + rb"|[\x0e\x16\xea]|\x8c(?=" + _modrm(1, 2) + rb")|\xff(?=" + _modrm(5) + rb")"
 _IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 
 _ALWAYS = frozenset(
@@ -44,11 +44,7 @@ _ALWAYS = frozenset(
         cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
         cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD,
-    }
-)  # fmt: skip
-_FAR = frozenset(
-    {
-        cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF,
+        cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_RETF,
     }
 )  # fmt: skip
 _IO = frozenset(
@@ -78,15 +74,22 @@ class Decoder:
         key = code[:LONGEST_INSTRUCTION]
         if key not in self._known:
             found = next(self._capstone.disasm(key, 0, 1), None)
-            self._known[key] = found or next(self._capstone.disasm(_without_lock(key), 0, 1), None)
+            self._known[key] = found or next(self._capstone.disasm(_plain(key), 0, 1), None)
         return self._known[key]
 
 
-def _without_lock(code: bytes) -> bytes:
-    """The same bytes with another prefix instead of each LOCK: the engine executes what LOCK makes undefined."""
+def _plain(code: bytes) -> bytes:
+    """The same bytes with others instead of LOCK and REP prefixes: the engine executes what these make undefined."""
     prefixes = code[: len(code) - len(code.lstrip(bytes(_PREFIXES)))]
-    neutral = prefixes.replace(b"\xf0", b"")[-1:] or b"\x3e"
-    return prefixes.replace(b"\xf0", neutral) + code[len(prefixes) :]
+    harmless = bytes(byte for byte in prefixes if byte not in b"\xf0\xf2\xf3")[-1:] or b"\x3e"
+    replaced = b"".join(harmless if byte in b"\xf0\xf2\xf3" else bytes([byte]) for byte in prefixes)
+    return replaced + code[len(prefixes) :]
+
+
+def is_far_through_memory(instruction: capstone.CsInsn) -> bool:
+    """FF /3 (CALL) or FF /5 (JMP), which the decoder numbers as the near ones."""
+    far = instruction.id in (cs.X86_INS_CALL, cs.X86_INS_JMP) and instruction.opcode[0] == 0xFF
+    return bool(far and instruction.modrm >> 3 & 7 in (3, 5))
 
 
 def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> bool:
@@ -96,9 +99,12 @@ def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> 
     """
     if instruction.id in _ALWAYS or (ports and instruction.id in _IO):
         return True
+    far_through_memory = is_far_through_memory(instruction)
+    if far_through_memory and instruction.id == cs.X86_INS_CALL:
+        return True
     if not kernel:
         return False
-    if instruction.id in _FAR:
+    if far_through_memory or instruction.id == cs.X86_INS_LJMP:
         return True
     if instruction.id in (cs.X86_INS_MOV, cs.X86_INS_PUSH) and instruction.operands:
         source = instruction.operands[-1]

@@ -65,8 +65,11 @@ class ShadowDescriptors:
             self._monitor.unwatch(start)
         self._extents = extents
 
-    def repair(self, error_code: int) -> bool:
-        """After a fault on a selector: True if it came from a clear accessed bit, which is set now."""
+    def repair(self, error_code: int, *, stack: bool) -> bool:
+        """After a fault on a selector: True if it came from a clear accessed bit, which is set now.
+
+        ``stack``: it was to be loaded into SS, which takes less than other registers do.
+        """
         selector = error_code & 0xFFFC
         if error_code & 2 or selector & TABLE_INDICATOR or not selector:
             return False
@@ -77,6 +80,8 @@ class ShadowDescriptors:
         if segment.is_system or not segment.present or segment.attributes & ACCESSED:
             return False
         if not segment.is_conforming and segment.dpl < self._cpu.cpl:
+            return False
+        if stack and not (segment.is_writable_data and segment.dpl == self._cpu.cpl):
             return False
         self._cpu.mark_accessed(segment)
         return True

@@ -12,6 +12,7 @@ import capstone
 from capstone import x86_const as cs
 
 from hvproto.hypervisor import far, port_io
+from hvproto.hypervisor.code import is_far_through_memory
 from hvproto.hypervisor.operands import SEGMENTS, Operands
 from hvproto.hypervisor.port_io import PortSpace
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
@@ -88,6 +89,8 @@ class Emulator:
             cs.X86_INS_LSS: self._lss,
             cs.X86_INS_LCALL: self._far_call,
             cs.X86_INS_LJMP: self._far_jump,
+            cs.X86_INS_CALL: lambda o: self._through_memory(o, self._far_call),
+            cs.X86_INS_JMP: lambda o: self._through_memory(o, self._far_jump),
             cs.X86_INS_RETF: self._far_return,
             cs.X86_INS_LAR: self._lar,
             cs.X86_INS_LSL: self._lsl,
@@ -209,7 +212,9 @@ class Emulator:
             self.on_paging_change()
 
     def _smsw(self, operands: Operands) -> None:
-        operands.write(0, self.cpu.cr0, 2)
+        # Of a 32-bit register only the lower half is defined; the engine leaves the upper one alone.
+        upper = 0 if operands.is_memory(0) else operands.read(0) & 0xFFFF_0000
+        operands.write(0, upper | self.cpu.cr0 & 0xFFFF, 2)
 
     def _lmsw(self, operands: Operands) -> None:
         value = operands.read(0, 2)
@@ -316,7 +321,8 @@ class Emulator:
         """(selector, offset) of a far pointer in memory."""
         size = _operand_size(operands)
         address = operands.address(index)
-        return self.cpu.read(address + size & 0xFFFF_FFFF, 2), self.cpu.read(address, size)
+        user = self.cpu.cpl == 3
+        return self.cpu.read(address + size & 0xFFFF_FFFF, 2, user=user), self.cpu.read(address, size, user=user)
 
     def _far_target(self, operands: Operands) -> tuple[int, int]:
         if operands.is_memory(0):
@@ -327,6 +333,12 @@ class Emulator:
         selector, offset = self._far_pointer(operands, 1)
         far.load_stack(self.cpu, selector)
         operands.write(0, offset)
+
+    def _through_memory(self, operands: Operands, transfer: Callable[[Operands], None]) -> bool:
+        if not is_far_through_memory(operands.instruction):
+            return False
+        transfer(operands)
+        return True
 
     def _far_call(self, operands: Operands) -> None:
         selector, offset = self._far_target(operands)
@@ -387,6 +399,7 @@ _LSL_SYSTEM_TYPES = frozenset({1, 2, 3, 9, 11})
 _TRANSFERS = frozenset(
     {
         cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_HLT,
+        cs.X86_INS_CALL, cs.X86_INS_JMP,
         *port_io.STRING_SIZES,
     }
 )  # fmt: skip
@@ -396,6 +409,7 @@ _ANY_LEVEL = frozenset(
         cs.X86_INS_SGDT, cs.X86_INS_SIDT, cs.X86_INS_SLDT, cs.X86_INS_STR, cs.X86_INS_SMSW,
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
         cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD,
+        cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_RETF, cs.X86_INS_CALL,
     }
 )  # fmt: skip
 

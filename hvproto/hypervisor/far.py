@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.delivery import Raised, load_descriptor
-from hvproto.processor.segments import RPL_MASK, Segment
+from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, TSS32_BUSY, Segment
 from hvproto.processor.settings import (
     EFLAGS_IF,
     EFLAGS_IOPL,
@@ -18,6 +18,9 @@ from hvproto.processor.settings import (
     EFLAGS_VIP,
     EFLAGS_VM,
 )
+
+
+TSS16_BUSY = 0x3
 
 
 class NotBuilt(Exception):
@@ -61,8 +64,13 @@ def load_stack(cpu: VirtualCpu, selector: int) -> None:
 def call(cpu: VirtualCpu, selector: int, offset: int, return_eip: int, size: int) -> None:
     """A far CALL within the privilege level; operands of ``size`` bytes."""
     code = checked_code(cpu, selector, cpu.cpl, returning=False)
-    cpu.push(cpu.code.selector, size)
-    cpu.push(return_eip, size)
+    before = cpu.esp
+    try:
+        cpu.push(cpu.code.selector, size)
+        cpu.push(return_eip, size)
+    except Raised:
+        cpu.esp = before
+        raise
     _go(cpu, code, offset)
 
 
@@ -90,9 +98,9 @@ def far_return(cpu: VirtualCpu, release: int, size: int) -> None:
 
 
 def interrupt_return(cpu: VirtualCpu, size: int) -> None:
-    """IRET(D) from the guest kernel."""
+    """IRET(D)."""
     if cpu.eflags & EFLAGS_NT:
-        raise NotBuilt("IRET with EFLAGS.NT set (a return from a nested task)")
+        _return_from_task(cpu)
     before = cpu.esp
     level = cpu.cpl
     try:
@@ -106,6 +114,17 @@ def interrupt_return(cpu: VirtualCpu, size: int) -> None:
         cpu.esp = before
         raise
     load_flags(cpu, flags, size, level)
+
+
+def _return_from_task(cpu: VirtualCpu) -> None:
+    """IRET with NT set: the back link of the current TSS must name a busy one (SDM vol. 3, 8.4)."""
+    link = cpu.read(cpu.tr.base, 2)
+    if link & TABLE_INDICATOR:
+        raise Raised(10, link & ~RPL_MASK)
+    task = load_descriptor(cpu, link, vector=10)
+    if not task.is_system or task.system_type not in (TSS16_BUSY, TSS32_BUSY):
+        raise Raised(10, link & ~RPL_MASK)
+    raise NotBuilt("IRET with EFLAGS.NT set (a return from a nested task)")
 
 
 def _return_to(cpu: VirtualCpu, selector: int, offset: int, size: int, release: int) -> None:

@@ -27,8 +27,8 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
-WINDOW_POLL = 256
-"""While an interrupt waits for IF, how many cycles pass between two looks at the flag."""
+IDLE_EVENTS = 32
+"""After how many events without an interrupt a halted processor is taken to sleep for ever: a masked timer's, say."""
 
 
 class Machine:
@@ -71,13 +71,16 @@ class Machine:
         self.processor.ports = self
 
     def _emit(self, stream: bytearray, byte: int) -> None:
+        if self.exit_value is not None:
+            return  # the rest of the block behind the exit port's OUT: nothing of it is seen
         stream.append(byte)
         listener = self._listeners[id(stream)]
         if listener is not None:
             listener(byte)
 
     def _on_exit(self, value: int) -> None:
-        self.exit_value = value
+        if self.exit_value is None:
+            self.exit_value = value
         self.processor.request_stop()
 
     # -- ports -------------------------------------------------------------------------------
@@ -108,6 +111,7 @@ class Machine:
         state = load_kernel(image, self.ram.size, write)
         self.images[self.world] = image
         processor = self.processor
+        processor.engine.flush_code()
         processor.write_setting(Setting.GDTR, state.gdtr)
         segments = dict.fromkeys(SegmentRegister, state.data)
         segments[SegmentRegister.CS] = state.code
@@ -144,9 +148,14 @@ class Machine:
         return self.run_processor(deadline)
 
     def window_poll(self) -> int:
-        """How soon, in cycles, to look again at an interrupt that can't be taken now."""
-        # One block is enough for an interrupt shadow; IF may stay clear for long.
-        return 1 if self.processor.eflags & EFLAGS_IF else WINDOW_POLL
+        """For a pending interrupt that can't be taken now: how soon, in cycles, to look again.
+
+        While IF is clear, the next run ends by itself as soon as it is set.
+        """
+        if self.processor.eflags & EFLAGS_IF:
+            return 1  # an interrupt shadow: one block is enough
+        self.processor.stop_when_open()
+        return NEVER
 
     def interruptible(self) -> bool:
         """Whether an external interrupt would be taken now."""
@@ -159,6 +168,8 @@ class Machine:
             self.processor.interrupt(vector)
         except Shutdown as shutdown:
             raise TripleFault(self.where(), shutdown.faults) from None
+        except UnmappedAccess as access:
+            raise NoMemory(self.where(), access.kind, access.physical) from None
         return vector
 
     def run_processor(self, deadline: int) -> Stop:
@@ -176,7 +187,9 @@ class Machine:
         """After HLT: let time pass until an interrupt is pending; False if none will ever come."""
         if not self.processor.eflags & EFLAGS_IF:
             return False
-        while not self.board.pic.pending:
+        for _ in range(IDLE_EVENTS):
+            if self.board.pic.pending:
+                return True
             event = self.clock.next_event()
             if event is None:
                 return False
@@ -185,7 +198,7 @@ class Machine:
                 return True
             self.processor.advance_to(event)
             self.clock.run_due()
-        return True
+        return self.board.pic.pending
 
     def run(self, limit: int | None = None, between: Callable[[int], None] = lambda _limit: None) -> int:
         """Run until the machine ends; returns the exit status.

@@ -286,6 +286,10 @@ class Engine(ABC):
         """Stop at the first basic block that would start at or after this time. Callable in a run."""
 
     @abstractmethod
+    def set_until_open(self, on: bool) -> None:
+        """Whether to stop also at the first basic block that would start with IF set."""
+
+    @abstractmethod
     def run(self) -> Outcome:
         """Run from the current CS:EIP until something ends it."""
 

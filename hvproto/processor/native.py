@@ -28,7 +28,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from hvproto.errors import EngineError
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE, Callbacks, Engine, Outcome, PendingException
 from hvproto.processor.segments import ATTRIBUTE_MASK, Segment, SegmentRegister
-from hvproto.processor.settings import EFLAGS_IOPL, EFLAGS_TF, EFLAGS_VM
+from hvproto.processor.settings import EFLAGS_IF, EFLAGS_IOPL, EFLAGS_TF, EFLAGS_VM
 
 VERSION = (2, 1, 4)
 
@@ -65,13 +65,13 @@ CTL_CR2 = 0x38  # ... CR2 when it was raised
 CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
 CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
 CTL_NESTED = 0x48  # set when there was one
+CTL_UNTIL_OPEN = 0x4C  # stop at the first block that is entered with IF set
 CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_SIZE = CTL_COUNTS + 256 * 4
 
-# (The exception that is being delivered comes back as nested when its delivery meets missing memory:
-# `failure` says so.) What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS
-# for an absent stack. It has changed nothing yet but memory below the new stack pointer, so the event goes to
-# Python, which delivers it anew.
+# What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
+# It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
+# (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
 _INTERRUPT_THUNK = f"""
     push rbx
     mov rbx, rdx
@@ -160,12 +160,19 @@ _BLOCK_THUNK = f"""
     mov rax, qword ptr [rcx + {CTL_NOW}]
     cmp rax, qword ptr [rcx + {CTL_DEADLINE}]
     jae expired
+    cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
+    jne closed_so_far
+charge:
     mov edx, edx
     add rax, rdx
     mov qword ptr [rcx + {CTL_NOW}], rax
     add rsi, rdx
     mov qword ptr [rcx + {CTL_BLOCK_END}], rsi
     ret
+closed_so_far:
+    mov r8, qword ptr [rcx + {CTL_ENV}]
+    test dword ptr [r8 + {ENV_EFLAGS}], {EFLAGS_IF}
+    jz charge
 expired:
     mov dword ptr [rcx + {CTL_STOPPED}], 1
     movabs rax, {{stop}}
@@ -286,6 +293,7 @@ class NativeEngine(Engine):
         self._first_cr2 = ctypes.c_uint64.from_address(control + CTL_CR2)
         self._delivering = ctypes.c_uint32.from_address(control + CTL_DELIVERING)
         self._nested = ctypes.c_uint32.from_address(control + CTL_NESTED)
+        self._until_open = ctypes.c_uint32.from_address(control + CTL_UNTIL_OPEN)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + CTL_COUNTS)
         self._in = _IN(lambda _uc, port, size, _data: self.guarded(self.callbacks.port_in, port, size, otherwise=0))
         self._out = _OUT(lambda _uc, port, size, value, _data: self.guarded(self.callbacks.port_out, port, size, value))
@@ -364,6 +372,9 @@ class NativeEngine(Engine):
 
     def set_deadline(self, when: int) -> None:
         self._deadline.value = max(0, min(when, (1 << 64) - 1))
+
+    def set_until_open(self, on: bool) -> None:
+        self._until_open.value = on
 
     def run(self) -> Outcome:
         self._stopped.value = 0

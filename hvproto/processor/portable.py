@@ -34,7 +34,7 @@ from hvproto.processor.engine import (
     PendingException,
 )
 from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentRegister
-from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_VM
+from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_IF, EFLAGS_VM
 
 _CR0 = x86_const.UC_X86_REG_CR0
 _CR2 = x86_const.UC_X86_REG_CR2
@@ -75,6 +75,7 @@ class PortableEngine(Engine):
         self._now = 0
         self._deadline = 0
         self._block_end = 0
+        self._until_open = False
         self.counts = [0] * 256
         self._asked = False
         self._vector: int | None = None
@@ -136,6 +137,9 @@ class PortableEngine(Engine):
 
     def set_deadline(self, when: int) -> None:
         self._deadline = when
+
+    def set_until_open(self, on: bool) -> None:
+        self._until_open = on
 
     def stop(self) -> None:
         self._asked = True
@@ -205,7 +209,7 @@ class PortableEngine(Engine):
         return True
 
     def _on_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        if self._now >= self._deadline:
+        if self._now >= self._deadline or (self._until_open and self.read_register(_EFLAGS) & EFLAGS_IF):
             self.stop()
         else:
             self._now += size

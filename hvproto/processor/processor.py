@@ -373,14 +373,27 @@ class Processor:
             self._deadline = deadline
             self.engine.set_deadline(deadline)
 
+    def stop_when_open(self) -> None:
+        """Have the next run end also at the first basic block that would start with IF set.
+
+        For who has an interrupt waiting that IF holds off.
+        """
+        self.engine.set_until_open(True)
+
     def run(self, deadline: int) -> Stop:
         """Run until HLT, a planted instruction, or the first block at or after ``deadline`` (cycles).
 
         Raises `Shutdown` for a triple fault, and whatever a hook raised.
         """
-        engine = self.engine
         self._deadline = deadline
-        engine.set_deadline(deadline)
+        self.engine.set_deadline(deadline)
+        try:
+            return self._run()
+        finally:
+            self.engine.set_until_open(False)
+
+    def _run(self) -> Stop:
+        engine = self.engine
         while True:
             self._trapped = False
             outcome = engine.run()
