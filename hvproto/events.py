@@ -23,12 +23,13 @@ class Event:
     at: int
 
     @property
-    def name(self) -> str:
+    def kind(self) -> str:
+        """The event's name, as the JSON form gives it."""
         return type(self).__name__
 
     def to_json(self) -> str:
         """One line of JSON, keys in a fixed order."""
-        values: dict[str, object] = {"event": self.name, "step": self.step}
+        values: dict[str, object] = {"event": self.kind, "step": self.step}
         values.update((name, getattr(self, name)) for name in _field_names(type(self)))
         return json.dumps(values)
 
@@ -152,7 +153,7 @@ class Relocated(Event):
 class HostFunction(Event):
     """A function that the recoupled host does for the guest; ``phase`` is begin or end."""
 
-    function: str
+    name: str
     phase: str
     detail: str
 

@@ -58,7 +58,7 @@ class Counts:
             case events.ExceptionTaken():
                 self.exceptions[event.route, vector_name(event)] += 1
             case events.HostFunction(phase="end"):
-                self.functions[event.function] += 1
+                self.functions[event.name] += 1
             case events.PageTableWrite():
                 self.table_writes += 1
             case events.NoConflict():

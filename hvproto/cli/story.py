@@ -178,7 +178,7 @@ class Story:
 
     def _host_function(self, event: events.HostFunction) -> None:
         untold, self._recoupling_untold = self._recoupling_untold, False
-        if event.function == "write":
+        if event.name == "write":
             if event.phase == "begin":
                 self._writing = not self._verbose
                 self._pieces.append(self.counts.recouplings)
@@ -186,11 +186,11 @@ class Story:
                     self._tell(HOST, "host function: write a piece of the guest's text")
         elif event.phase == "begin":
             if untold:
-                self._tell_recoupling(f"host function {event.function}, {event.detail}")
+                self._tell_recoupling(f"host function {event.name}, {event.detail}")
             else:
-                self._tell(HOST, f"host function {event.function}, {event.detail}")
+                self._tell(HOST, f"host function {event.name}, {event.detail}")
         else:
-            self._tell(HOST, f"{event.function}, {event.detail}: done by the host's driver")
+            self._tell(HOST, f"{event.name}, {event.detail}: done by the host's driver")
 
     # -- what the kernels print --------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from hvproto.processor.settings import (
     EFLAGS_VM,
 )
 
-
 TSS16_BUSY = 0x3
 
 

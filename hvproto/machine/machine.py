@@ -11,7 +11,7 @@ from collections.abc import Callable
 from unicorn import UcError
 
 from hvproto.addresses import GPA
-from hvproto.errors import EngineError, LimitReached, NoMemory, TripleFault, Where, World
+from hvproto.errors import EngineError, LimitReached, NoMemory, RunError, TripleFault, Where, World
 from hvproto.images.image import Image
 from hvproto.machine.ata import ImageBackend
 from hvproto.machine.board import Board
@@ -110,6 +110,7 @@ class Machine:
 
         state = load_kernel(image, self.ram.size, write)
         self.images[self.world] = image
+        self.exit_value = None
         processor = self.processor
         processor.engine.flush_code()
         processor.write_setting(Setting.GDTR, state.gdtr)
@@ -209,7 +210,12 @@ class Machine:
         """
         end = NEVER if limit is None else limit
         while True:
-            stop = self.slice(end)
+            try:
+                stop = self.slice(end)
+            except RunError:
+                if self.exit_value is None:
+                    raise
+                stop = Stop.DEADLINE  # only the rest of the block behind the OUT that ended it all
             between(end)
             if self.exit_value is not None:
                 return (2 * self.exit_value + 1) & 0xFF

@@ -378,7 +378,7 @@ class Run:
 
     def on(self, name: str, action: Callable[[Any], None]) -> None:
         """Call ``action`` at every event of this name; the processor has stopped."""
-        self.bus.subscribe(lambda event: action(event) if event.name == name else None)
+        self.bus.subscribe(lambda event: action(event) if event.kind == name else None)
 
     def at(self, address: int, action: Callable[[], None]) -> None:
         """Call ``action`` whenever the processor is about to execute the instruction at this linear address."""
@@ -389,7 +389,7 @@ class Run:
         return self
 
     def named(self, *names: str) -> list[Any]:
-        return [event for event in self.events if event.name in names]
+        return [event for event in self.events if event.kind in names]
 
     def word(self, symbol: str) -> int:
         """32 bits of the guest's memory (which is the machine's first memory)."""

@@ -33,17 +33,17 @@ def noted(hosted, look, witnessed, plan):
     run.notes = []
 
     def note(event):
-        if event.name in ("SettingSaved", "Decoupled", "Recoupled"):
+        if event.kind in ("SettingSaved", "Decoupled", "Recoupled"):
             counts = {"probes": run.word("probes"), "divides": run.word("divides"), "ticks": run.word("ticks")}
             entry = SimpleNamespace(
                 event=event,
-                name=event.name,
+                name=event.kind,
                 registers=run.registers(),
                 testimony=witnessed(run.ram),
                 guest=counts,
                 host={name: run.host_word(name) for name in ("host_probes", "host_divides")},
             )
-            if event.name == "Decoupled":
+            if event.kind == "Decoupled":
                 entry.saved = look.save_area(run.ram, look.find_save_area(run.ram))
             run.notes.append(entry)
 

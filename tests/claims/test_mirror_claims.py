@@ -38,19 +38,19 @@ def watched(hosted, look, guest, directory, whole=1):
     settled = []
 
     def note(event):
-        if event.name in ("PageTableWrite", "Conflict", "NoConflict", "Relocated", "ExceptionTaken"):
+        if event.kind in ("PageTableWrite", "Conflict", "NoConflict", "Relocated", "ExceptionTaken"):
             entry = SimpleNamespace(event=event, registers=run.registers())
-            if event.name in ("Relocated", "NoConflict"):
+            if event.kind in ("Relocated", "NoConflict"):
                 settled.append(event)
                 if len(settled) % whole == 1 % whole:
                     entry.differences = look.differences_of_mirror(run.ram, entry.registers, root)
-            if event.name in ("Relocated", "Conflict"):
+            if event.kind in ("Relocated", "Conflict"):
                 entry.region = region = look.region(entry.registers)
                 entry.overlap = [at for at in region.pages if look.up_two_level(run.ram, root, at) & look.P]
                 entry.frames, entry.flags = zip(
                     *(look.up_pae(run.ram, entry.registers.cr3, at) for at in region.pages), strict=True
                 )
-            if event.name == "Conflict":
+            if event.kind == "Conflict":
                 entry.guest_maps_conflict = look.up_two_level(run.ram, root, event.address) & look.P
             run.notes.append(entry)
 
@@ -59,7 +59,7 @@ def watched(hosted, look, guest, directory, whole=1):
 
 
 def notes(run, *names):
-    return [note for note in run.notes if note.event.name in names]
+    return [note for note in run.notes if note.event.kind in names]
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +427,7 @@ def test_only_the_mapping_of_the_hypervisor_moves(story, over):
         frames = moves[0].frames
         assert len(set(frames)) == len(frames)
         for before, after in zip(moves[::2], moves[1::2], strict=True):
-            assert (before.event.name, after.event.name) == ("Conflict", "Relocated")
+            assert (before.event.kind, after.event.kind) == ("Conflict", "Relocated")
             assert before.region.base == after.event.old != after.event.new == after.region.base
             # The same memory elsewhere; the same root, modes and selectors; and everything that points into it follows.
             assert before.frames == after.frames == frames
@@ -468,22 +468,22 @@ def test_the_step_is_taken_on_the_write_and_not_otherwise(story, over, look):
         base = run.notes[0].registers.idtr.base - look.PAGE
         last = None
         for note in run.notes:
-            if note.event.name == "Relocated":
+            if note.event.kind == "Relocated":
                 assert last == "Conflict"
                 assert note.event.old == base
                 base = note.event.new
-            elif note.event.name == "Conflict":
+            elif note.event.kind == "Conflict":
                 assert last == "PageTableWrite"
                 assert note.guest_maps_conflict, "nothing of the guest's was there"
                 assert note.event.address in note.region.pages
-            elif note.event.name == "NoConflict":
+            elif note.event.kind == "NoConflict":
                 assert last == "PageTableWrite"
             assert note.registers.idtr.base == base + look.PAGE
-            last = note.event.name
+            last = note.event.kind
         writes, decided = run.named("PageTableWrite"), run.named("Conflict", "NoConflict")
         assert len(writes) == len(decided)
     # A page that goes away is a write without a conflict.
-    assert over.notes[-1].event.name in ("NoConflict", "ExceptionTaken")
+    assert over.notes[-1].event.kind in ("NoConflict", "ExceptionTaken")
     assert places["stop"].idtr == places["one_by_one_done"].idtr
 
 

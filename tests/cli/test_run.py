@@ -43,7 +43,7 @@ def test_what_the_events_must_contain(told: tuple[Ended, list[dict[str, object]]
     assert len({line["new"] for line in lines if line["event"] == "Relocated"}) >= 3
     reflected = {line["vector"] for line in lines if line["event"] == "ExceptionTaken" and line["route"] == "reflect"}
     assert reflected >= {0, 14}
-    assert len({line["function"] for line in lines if line["event"] == "HostFunction"}) >= 2
+    assert len({line["name"] for line in lines if line["event"] == "HostFunction"}) >= 2
 
 
 def test_the_story_names_what_happened(told: tuple[Ended, list[dict[str, object]]]) -> None:
