@@ -43,8 +43,10 @@ class ClaimTest:
     reason: str
 
     @property
-    def short_name(self) -> str:
-        return self.test.rpartition("::")[2]
+    def sentence(self) -> str:
+        """The test's name as what it says: words, so that it wraps where words end."""
+        name, bracket, parameters = self.test.rpartition("::")[2].partition("[")
+        return name.removeprefix("test_").replace("_", " ") + (f" {bracket}{parameters}" if bracket else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def _show(console: Console, found: list[Claim], broken: list[str]) -> None:
     table.add_column("result", no_wrap=True)
     for claim in found:
         names = "\n".join(
-            test.short_name if test.outcome == PASSED else f"{test.short_name} ({test.outcome})" for test in claim.tests
+            f"- {test.sentence}" + ("" if test.outcome == PASSED else f" ({test.outcome})") for test in claim.tests
         )
         style = {PASSED: "green", FAILED: "red"}.get(claim.result, "yellow")
         table.add_row(str(claim.claim), Text(claim.words), Text(names), Text(claim.result, style=style))

@@ -3,18 +3,19 @@
 When a guest page is fetched from for the first time, every offset at which such an instruction
 could start is found by decoding from each candidate byte (superset decoding), and a trap is planted
 there. A planted trap costs nothing unless an instruction starts at it, and guest memory is never
-changed. Kernel code pages are watched, so that new code is looked at too.
+changed. Code pages are watched, so that new code is looked at too.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 import capstone
 from capstone import x86_const as cs
 
-from hvproto.addresses import GPA, GVA, PAGE_SIZE
+from hvproto.addresses import GPA, GVA, PAGE_MASK, PAGE_SIZE
 from hvproto.processor.processor import Processor
 
 LONGEST_INSTRUCTION = 15
@@ -92,6 +93,16 @@ def is_far_through_memory(instruction: capstone.CsInsn) -> bool:
     return bool(far and instruction.modrm >> 3 & 7 in (3, 5))
 
 
+def loads_stack(instruction: capstone.CsInsn) -> bool:
+    """Whether it is MOV SS, POP SS or LSS."""
+    if instruction.id == cs.X86_INS_LSS:
+        return True
+    if instruction.id not in (cs.X86_INS_MOV, cs.X86_INS_POP):
+        return False
+    target = instruction.operands[0]
+    return bool(target.type == cs.X86_OP_REG and target.reg == cs.X86_REG_SS)
+
+
 def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> bool:
     """Whether an instruction must trap although the processor lets it pass at ring 3.
 
@@ -112,16 +123,21 @@ def is_sensitive(instruction: capstone.CsInsn, *, kernel: bool, ports: bool) -> 
     return False
 
 
+# What stands at the end of a page if what an instruction is depends on the next one.
+_UNFINISHED = re.compile(b"[" + re.escape(bytes(sorted(_PREFIXES))) + rb"]*[\x0f\xff\x8c]?\Z", re.DOTALL)
+
+
 def sensitive_offsets(
-    page: bytes, following: bytes, decoder: Decoder, *, kernel: bool, ports: bool, first: int = 0, end: int = PAGE_SIZE
+    page: bytes, decoder: Decoder, *, kernel: bool, ports: bool, first: int = 0, end: int = PAGE_SIZE
 ) -> list[int]:
     """Offsets in [first, end) of a page at which a sensitive instruction could start.
 
-    ``following`` is what comes after the page, for an instruction that crosses its end.
+    An instruction whose opcode or ModR/M byte would stand in the next page counts, whatever is there now: the next
+    page may be another one when it is executed.
     """
-    code = page + following[:LONGEST_INSTRUCTION]
+    code = page + bytes(LONGEST_INSTRUCTION)  # what is sensitive, neither displacements nor immediates tell
     found = set()
-    for match in _candidates(kernel, ports).finditer(code, first, min(end + LONGEST_INSTRUCTION, len(code))):
+    for match in _candidates(kernel, ports).finditer(code, first, min(end + LONGEST_INSTRUCTION, PAGE_SIZE)):
         offset = match.start()
         start = offset
         while True:
@@ -131,11 +147,14 @@ def sensitive_offsets(
             start -= 1
             if start < 0 or offset - start >= LONGEST_INSTRUCTION or code[start] not in _PREFIXES:
                 break
+    unfinished = _UNFINISHED.search(page, PAGE_SIZE - LONGEST_INSTRUCTION)
+    if unfinished is not None:
+        found.update(range(unfinished.start(), PAGE_SIZE))
     return sorted(offset for offset in found if first <= offset < end)
 
 
 class CodeWatch:
-    """The traps that are planted, by linear page, and what was seen there."""
+    """The traps that are planted, by linear page and view (True: the kernel's), and what was seen there."""
 
     def __init__(self, processor: Processor, decoder: Decoder) -> None:
         self._processor = processor
@@ -143,48 +162,54 @@ class CodeWatch:
         self._ports = not processor.engine.traps_port_io
         self._seen: dict[tuple[GVA, bool], bytes] = {}
         self._planted: dict[tuple[GVA, bool], set[int]] = {}
-        self._kernel_pages: dict[GPA, set[GVA]] = {}
+        self._places: dict[GPA, set[tuple[GVA, bool]]] = {}
 
-    def look_at(self, linear: GVA, gpa: GPA, content: bytes, following: bytes, *, kernel: bool) -> bool:
-        """Plant what a page needs that is being fetched from; True if it is a kernel page that wasn't watched yet."""
+    def look_at(self, linear: GVA, gpa: GPA, content: bytes, *, kernel: bool) -> bool:
+        """Plant what a page needs that is being fetched from; True if it is a page that wasn't watched yet."""
         key = (linear, kernel)
         if self._seen.get(key) != content:
             self._seen[key] = content
-            self._replant(key, content, following, 0, PAGE_SIZE)
+            self._replant(key, content, 0, PAGE_SIZE)
             self._processor.engine.flush_code()
-        if not kernel:
-            return False
-        users = self._kernel_pages.setdefault(gpa, set())
-        is_new = not users
-        users.add(linear)
+        places = self._places.setdefault(gpa, set())
+        is_new = not places
+        places.add(key)
         return is_new
 
-    def look_again(self, linear: GVA, content: bytes, following: bytes, first: int, end: int) -> None:
-        """A watched kernel page was stored to, in the offsets [first, end)."""
-        key = (linear, True)
+    def look_again(self, linear: GVA, content: bytes, first: int, end: int, *, kernel: bool) -> None:
+        """A watched page was stored to, in the offsets [first, end)."""
+        key = (linear, kernel)
         self._seen[key] = content
-        self._replant(key, content, following, max(0, first - LONGEST_INSTRUCTION), end)
+        self._replant(key, content, max(0, first - LONGEST_INSTRUCTION), end)
 
-    def _replant(self, key: tuple[GVA, bool], content: bytes, following: bytes, first: int, end: int) -> None:
+    def _replant(self, key: tuple[GVA, bool], content: bytes, first: int, end: int) -> None:
         linear, kernel = key
-        offsets = sensitive_offsets(
-            content, following, self._decoder, kernel=kernel, ports=self._ports, first=first, end=end
-        )
+        offsets = sensitive_offsets(content, self._decoder, kernel=kernel, ports=self._ports, first=first, end=end)
         wanted = {linear + offset for offset in offsets}
         planted = self._planted.setdefault(key, set())
         stale = {address for address in range(linear + first, linear + end) if address in planted} - wanted
         for address in sorted(stale):
             planted.discard(address)
-            if not self.is_planted(address, kernel=not kernel):
+            if not self._is_planted(address, kernel=not kernel):
                 self._processor.engine.unplant(address)
         for address in sorted(wanted - planted):
             self._processor.engine.plant(address)
         planted |= wanted
 
-    def linear_pages(self, gpa: GPA) -> list[GVA]:
-        """Where a kernel code page that is being watched has been executed; empty if it isn't one."""
-        return sorted(self._kernel_pages.get(gpa, ()))
+    def places(self, gpa: GPA) -> list[tuple[GVA, bool]]:
+        """Where, and in which view, a page that is being watched has been executed; empty if it isn't one."""
+        return sorted(self._places.get(gpa, ()))
 
-    def is_planted(self, address: int, *, kernel: bool) -> bool:
-        page = GVA(address & ~0xFFF)
+    def _is_planted(self, address: int, *, kernel: bool) -> bool:
+        page = GVA(address & ~PAGE_MASK)
         return address in self._planted.get((page, kernel), ())
+
+    def is_trap(self, address: int, peek: Callable[[int, int], bytes], *, kernel: bool) -> bool:
+        """Whether the instruction at this linear address is to trap now."""
+        if not self._is_planted(address, kernel=kernel):
+            return False
+        if address & PAGE_MASK <= PAGE_SIZE - LONGEST_INSTRUCTION:
+            return True
+        # What may cross into the next page is decided by what is there now.
+        instruction = self._decoder.decode(peek(address, LONGEST_INSTRUCTION))
+        return instruction is not None and is_sensitive(instruction, kernel=kernel, ports=self._ports)

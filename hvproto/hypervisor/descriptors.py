@@ -65,11 +65,8 @@ class ShadowDescriptors:
             self._monitor.unwatch(start)
         self._extents = extents
 
-    def repair(self, error_code: int, *, stack: bool) -> bool:
-        """After a fault on a selector: True if it came from a clear accessed bit, which is set now.
-
-        ``stack``: it was to be loaded into SS, which takes less than other registers do.
-        """
+    def repair(self, error_code: int) -> bool:
+        """After a fault on a data segment's selector: True if it came from a clear accessed bit, which is set now."""
         selector = error_code & 0xFFFC
         if error_code & 2 or selector & TABLE_INDICATOR or not selector:
             return False
@@ -81,7 +78,7 @@ class ShadowDescriptors:
             return False
         if not segment.is_conforming and segment.dpl < self._cpu.cpl:
             return False
-        if stack and not (segment.is_writable_data and segment.dpl == self._cpu.cpl):
+        if not segment.is_readable:
             return False
         self._cpu.mark_accessed(segment)
         return True

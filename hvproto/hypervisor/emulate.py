@@ -12,7 +12,7 @@ import capstone
 from capstone import x86_const as cs
 
 from hvproto.hypervisor import far, port_io
-from hvproto.hypervisor.code import is_far_through_memory
+from hvproto.hypervisor.code import is_far_through_memory, loads_stack
 from hvproto.hypervisor.operands import SEGMENTS, Operands
 from hvproto.hypervisor.port_io import PortSpace
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
@@ -120,7 +120,7 @@ class Emulator:
 
     def _may(self, instruction: capstone.CsInsn, operands: Operands) -> bool:
         cpu = self.cpu
-        if cpu.cpl == 0 or instruction.id in _ANY_LEVEL:
+        if cpu.cpl == 0 or instruction.id in _ANY_LEVEL or loads_stack(instruction):
             return True
         if instruction.id in (cs.X86_INS_CLI, cs.X86_INS_STI):
             return cpu.cpl <= cpu.iopl
@@ -410,6 +410,7 @@ _ANY_LEVEL = frozenset(
         cs.X86_INS_LAR, cs.X86_INS_LSL, cs.X86_INS_VERR, cs.X86_INS_VERW,
         cs.X86_INS_PUSHF, cs.X86_INS_PUSHFD, cs.X86_INS_POPF, cs.X86_INS_POPFD,
         cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_LCALL, cs.X86_INS_RETF, cs.X86_INS_CALL,
+        cs.X86_INS_LJMP, cs.X86_INS_JMP,
     }
 )  # fmt: skip
 

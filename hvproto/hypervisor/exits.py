@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import capstone
-from capstone import x86_const as cs
 
 from hvproto import events
 from hvproto.addresses import GVA, PAGE_MASK
 from hvproto.errors import EXCEPTION_NAMES
+from hvproto.hypervisor.code import loads_stack
 from hvproto.processor.delivery import Event, Raised, Source, load_descriptor
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
 from hvproto.processor.paging import Access
@@ -85,7 +85,6 @@ class Exits:
         page = GVA(linear & ~PAGE_MASK)
         if access is Access.FETCH:
             guest.look_at_code(page)
-            guest.mirror.executable[cpu.in_kernel].add(page >> 12)
         guest.mirror.sync_page(page)
         self._tell(PAGE_FAULT, cpu.error_code, "handle", "hidden from the mirror", linear)
 
@@ -101,18 +100,21 @@ class Exits:
         if error_code & IDT_ERROR and instruction is not None:
             # INT n of an architectural exception: the region's gates are closed, the guest's may be open.
             self._software(error_code >> 3, instruction.size)
-        elif self._guest.descriptors.repair(error_code, stack=_loads_stack(instruction)):
+        elif self._emulate(instruction):
+            pass
+        elif self._guest.descriptors.repair(error_code):
             self._tell(GENERAL_PROTECTION, error_code, "handle", "accessed bit of a descriptor")
-        elif not self._emulate(instruction):
+        else:
             self._reflect(GENERAL_PROTECTION, error_code)
 
     def _selector_fault(self) -> None:
         cpu = self._cpu
         vector, error_code = cpu.vector, cpu.error_code
-        instruction = self._instruction()
-        if self._guest.descriptors.repair(error_code, stack=_loads_stack(instruction)):
+        if self._emulate(self._instruction()):
+            return
+        if self._guest.descriptors.repair(error_code):
             self._tell(vector, error_code, "handle", "accessed bit of a descriptor")
-        elif not self._emulate(instruction):
+        else:
             # The region's GDTs lack system descriptors and what isn't present: the guest's table decides.
             self._reflect(*self._as_the_guest_has_it(vector, error_code))
 
@@ -144,7 +146,7 @@ class Exits:
                 )
             )  # fmt: skip
             # A load of SS holds the trap off for one more instruction, STI doesn't.
-            if single_step and not guest.halted and not _loads_stack(instruction):
+            if single_step and not guest.halted and not loads_stack(instruction):
                 raise Raised(DEBUG)
         return done
 
@@ -165,15 +167,3 @@ class Exits:
         eip = cpu.eip
         self._tell(vector, None, "reflect", "software interrupt")
         cpu.deliver(Event(vector, Source.SOFTWARE, eip + length & 0xFFFF_FFFF), eip)
-
-
-def _loads_stack(instruction: capstone.CsInsn | None) -> bool:
-    """Whether it is MOV SS, POP SS or LSS."""
-    if instruction is None:
-        return False
-    if instruction.id == cs.X86_INS_LSS:
-        return True
-    if instruction.id not in (cs.X86_INS_MOV, cs.X86_INS_POP):
-        return False
-    target = instruction.operands[0]
-    return bool(target.type == cs.X86_OP_REG and target.reg == cs.X86_REG_SS)

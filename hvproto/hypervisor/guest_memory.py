@@ -19,6 +19,8 @@ class GuestMemory:
         self._frames = list(frames)
         self._pages = {frame: number for number, frame in enumerate(self._frames)}
         self.on_write: Callable[[GPA, int], None] | None = None
+        self.on_bits: Callable[[GPA], None] | None = None
+        """Hears of an entry in which A or D was set."""
 
     @property
     def size(self) -> int:
@@ -82,3 +84,5 @@ class GuestMemory:
         hpa = self.to_host(gpa)
         assert hpa is not None
         self._ram[hpa] |= bits
+        if self.on_bits is not None:
+            self.on_bits(GPA(gpa))

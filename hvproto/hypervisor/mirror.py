@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hvproto.addresses import HPA, PAGE_SHIFT, PAGE_SIZE
+from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.pool import Pool
 from hvproto.processor.paging import NX, PS, A, D, P, PagingMode, U, W, large_frame
@@ -100,8 +100,8 @@ class GuestPage:
 class Mirror:
     """The mirror of one guest root, in both views.
 
-    ``executable`` holds, for the kernel view (True) and the user view (False), the linear pages that have been fetched
-    from there; the caller adds to it. What is sensitive in a page depends on who executes it.
+    What a page may be executed for depends on what was looked at: by whom (the kernel view or the user view), and in
+    which guest-physical page.
     """
 
     def __init__(self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode) -> None:
@@ -109,7 +109,21 @@ class Mirror:
         self.memory = memory
         self.kernel = View(ram, pool)
         self.user = View(ram, pool)
-        self.executable: dict[bool, set[int]] = {True: set(), False: set()}
+        self._executable: dict[bool, dict[int, int]] = {True: {}, False: {}}
+        """By view (True: the kernel's), linear page number -> guest-physical page that was looked at."""
+
+    def allow_fetches(self, linear: int, gpa: GPA, *, kernel: bool) -> None:
+        """A linear page may be executed in a view from now on, while it maps this guest-physical page."""
+        self._executable[kernel][linear >> PAGE_SHIFT] = gpa
+
+    def forbid_fetches(self, linear: int, *, except_from: GPA) -> bool:
+        """Other code at the same linear address must be looked at anew here; True if there was any."""
+        page, found = linear >> PAGE_SHIFT, False
+        for looked_at in self._executable.values():
+            if looked_at.get(page, except_from) != except_from:
+                del looked_at[page]
+                found = True
+        return found
 
     def entry_for(self, page: GuestPage, linear: int, *, kernel: bool) -> int:
         """The mirror's entry for a guest page in one of the views; 0 if it must not be there."""
@@ -124,7 +138,8 @@ class Mirror:
         # A kernel without CR0.WP writes where it likes; the D bit must be set by such a write too.
         if page.dirty and (page.writable or (kernel and not self.mode.write_protect)):
             entry |= W
-        return entry if linear >> PAGE_SHIFT in self.executable[kernel] else entry | NX
+        looked_at = self._executable[kernel].get(linear >> PAGE_SHIFT)
+        return entry if looked_at == page.gpa & ~PAGE_MASK else entry | NX
 
     def map_page(self, linear: int, page: GuestPage | None) -> None:
         """Bring both views to what the guest's tables now say of one page."""

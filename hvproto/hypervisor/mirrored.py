@@ -94,6 +94,8 @@ class MirroredGuest(Guest):
         self.monitor.drain()
         self.cpu.gdtr = self._boot.gdtr
         self.descriptors.reload()
+        self._marked_code: list[TableStore] = []
+        memory.on_bits = self._on_bits
         self._stopped = True
         self._kicked = False
         self._in_kernel_view = True
@@ -202,6 +204,9 @@ class MirroredGuest(Guest):
     def follow_stores(self) -> None:
         """Steps 40 to 46 for every store to a watched page since the last time."""
         records = self.monitor.drain()
+        if self._marked_code:
+            self._follow_code_stores(self._marked_code)
+            self._marked_code = []
         if not records:
             return
         tables_changed = False
@@ -230,21 +235,24 @@ class MirroredGuest(Guest):
             self._relocate(conflict, f"a store to the page table at GPA {store.gpa:#010x}")
 
     def _follow_code_stores(self, records: list[TableStore]) -> None:
-        """Kernel code that was changed: forget its translation, and find what is sensitive in it now."""
+        """Code that was changed: forget its translation, and find what is sensitive in it now."""
         ranges: dict[GPA, tuple[int, int]] = {}
         for store in records:
             page, offset = GPA(store.gpa & ~PAGE_MASK), store.gpa & PAGE_MASK
             first, end = ranges.get(page, (PAGE_SIZE, 0))
             ranges[page] = min(first, offset), max(end, offset + store.size)
         for page, (first, end) in ranges.items():
-            for linear in self.code.linear_pages(page):
+            for linear, kernel in self.code.places(page):
                 content = self.memory.read(page, PAGE_SIZE) or b""
-                following = b"" if end < PAGE_SIZE else self.cpu.peek(linear + PAGE_SIZE & 0xFFFF_FFFF, 16)
-                self.code.look_again(linear, content, following, first, end)
+                self.code.look_again(linear, content, first, end, kernel=kernel)
                 if self._maps(linear, page):
                     self.machine.processor.engine.forget_code(linear + first, end - first)
                 else:
                     self.machine.processor.engine.flush_code_wanted = True
+
+    def _on_bits(self, gpa: GPA) -> None:
+        if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
+            self._marked_code.append(TableStore(gpa, 1))
 
     def _maps(self, linear: GVA, gpa: GPA) -> bool:
         """Whether the address space that is loaded now has this page there."""
@@ -258,18 +266,14 @@ class MirroredGuest(Guest):
         content = None if page is None else self.memory.read(page.gpa & ~PAGE_MASK, PAGE_SIZE)
         if page is None or content is None:
             return
-        following = self.cpu.peek(linear + PAGE_SIZE & 0xFFFF_FFFF, 16)
         gpa = GPA(page.gpa & ~PAGE_MASK)
         for mirror in self.tables.mirrors:
             # Other code at the same place in another address space must be looked at anew there.
-            fetched = any(linear >> 12 in pages for pages in mirror.executable.values())
-            other = mirror.guest_page(linear) if fetched else None
-            if other is not None and other.gpa & ~PAGE_MASK != gpa:
-                for pages in mirror.executable.values():
-                    pages.discard(linear >> 12)
+            if mirror.forbid_fetches(linear, except_from=gpa):
                 mirror.sync_page(linear)
-        if self.code.look_at(linear, gpa, content, following, kernel=self.cpu.in_kernel):
+        if self.code.look_at(linear, gpa, content, kernel=self.cpu.in_kernel):
             self.monitor.watch(gpa)
+        self.mirror.allow_fetches(linear, gpa, kernel=self.cpu.in_kernel)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -309,7 +313,7 @@ class MirroredGuest(Guest):
     def _is_trap(self, address: int) -> bool:
         if self.machine.world is not World.GUEST or self.machine.processor.cpl == 0:
             return False
-        return self.code.is_planted(address, kernel=self.cpu.in_kernel)
+        return self.code.is_trap(address, self.cpu.peek, kernel=self.cpu.in_kernel)
 
     def run(self, limit: int) -> Leave:
         while True:

@@ -6,6 +6,7 @@ can be taken, a stop that somebody asked for. Everything that is decided is deci
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 from unicorn import UcError
@@ -27,6 +28,8 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
+BREATH = 200_000_000
+"""The longest slice, in cycles: how long a loop may hold up what Python has to do, such as to notice Ctrl-C."""
 IDLE_EVENTS = 32
 """After how many events without an interrupt a halted processor is taken to sleep for ever: a masked timer's, say."""
 
@@ -56,19 +59,21 @@ class Machine:
         self.debug_output = bytearray()
         self.exit_value: int | None = None
         self._listeners = {id(self.serial_output): on_serial, id(self.debug_output): on_debug}
-        self.clock = Clock(lambda: self.processor.now)
+        # The parts call the machine without holding it: it goes, with its RAM, as soon as nobody has it any more.
+        me = weakref.proxy(self)
+        self.clock = Clock(lambda: me.processor.now)
         backend = ImageBackend(bundled_disk() if disk is None else disk)
         self.disk_sectors = backend.sectors
         self.board = Board(
             self.clock,
             backend,
-            on_serial=lambda byte: self._emit(self.serial_output, byte),
-            on_debug=lambda byte: self._emit(self.debug_output, byte),
-            on_exit=self._on_exit,
-            on_interrupt=self.processor.request_stop,
+            on_serial=lambda byte: me._emit(me.serial_output, byte),
+            on_debug=lambda byte: me._emit(me.debug_output, byte),
+            on_exit=lambda value: me._on_exit(value),
+            on_interrupt=lambda: me.processor.request_stop(),
         )
         self.extra_ports: dict[int, Callable[[int], int]] = {}
-        self.processor.ports = self
+        self.processor.ports = me
 
     def _emit(self, stream: bytearray, byte: int) -> None:
         if self.exit_value is not None:
@@ -137,7 +142,7 @@ class Machine:
         shadow let through has been delivered before the run. Raises RunErrors.
         """
         self.clock.run_due()
-        deadline = min(limit, NEVER)
+        deadline = min(limit, self.processor.now + BREATH)
         if self.board.pic.pending:
             if deliver and self.interruptible():
                 self.interrupt()

@@ -65,6 +65,8 @@ class Event:
     return_eip: int
     error_code: int | None = None
     cr2: int | None = None
+    v86: tuple[int, ...] = ()
+    """GS, FS, DS and ES (selectors) if it interrupts virtual-8086 mode, which the handler's frame then holds too."""
 
 
 class Target(Protocol):
@@ -139,7 +141,7 @@ def deliver(target: Target, event: Event, faulting_eip: int) -> Delivered:
             if merged:
                 faults.append(nested.fault)
                 vector, code, address = DOUBLE_FAULT, 0, None
-            event = Event(vector, Source.EXCEPTION, faulting_eip, code, address)
+            event = Event(vector, Source.EXCEPTION, faulting_eip, code, address, event.v86)
 
 
 def _makes_double_fault(first: int | None, second: int) -> bool:
@@ -173,12 +175,15 @@ def _deliver_once(target: Target, event: Event, faults: tuple[Fault, ...], cr2: 
         raise Raised(11, selector & ~RPL_MASK | external)
     new_cpl = target.cpl if code.is_conforming else code.dpl
 
+    if event.v86 and new_cpl:
+        raise Raised(13, selector & ~RPL_MASK | external)
+
     eflags = target.eflags
     frame = [eflags, target.code.selector, event.return_eip]
     stack: Segment | None = None
     if new_cpl < target.cpl:
         stack, esp = _inner_stack(target, new_cpl, external)
-        frame = [target.stack.selector, target.esp, *frame]
+        frame = [*event.v86, target.stack.selector, target.esp, *frame]
     else:
         esp = target.esp
     if event.error_code is not None:

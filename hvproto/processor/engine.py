@@ -7,6 +7,7 @@ knows the private layout of one pinned version, and `portable`, which knows noth
 from __future__ import annotations
 
 import ctypes
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from hvproto.processor.segments import (
     SegmentRegister,
     TableRegister,
 )
-from hvproto.processor.settings import EFER_MSR, Setting, SettingValue
+from hvproto.processor.settings import EFER_MSR, EFLAGS_VM, Setting, SettingValue
 
 
 class Outcome(Enum):
@@ -67,6 +68,7 @@ GPR_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 
 GPR_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES)
 SEGMENT_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in SegmentRegister.__members__)
+EFLAGS_ID = x86_const.UC_X86_REG_EFLAGS
 CONTROL_IDS = {
     Setting.CR0: x86_const.UC_X86_REG_CR0,
     Setting.CR3: x86_const.UC_X86_REG_CR3,
@@ -100,6 +102,26 @@ class _Msr(ctypes.Structure):
     _fields_ = (("rid", ctypes.c_uint32), ("value", ctypes.c_uint64))
 
 
+_UC = ctypes.c_void_p
+_CODE = ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
+_MEMORY = ctypes.CFUNCTYPE(
+    ctypes.c_bool, _UC, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
+_CALLBACKS: dict[int, Any] = {
+    uc_const.UC_HOOK_CODE: _CODE,
+    uc_const.UC_HOOK_BLOCK: _CODE,
+    uc_const.UC_HOOK_INTR: ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint32, ctypes.c_void_p),
+    uc_const.UC_HOOK_INSN_INVALID: ctypes.CFUNCTYPE(ctypes.c_bool, _UC, ctypes.c_void_p),
+    uc_const.UC_HOOK_MEM_WRITE_PROT: _MEMORY,
+    uc_const.UC_HOOK_MEM_READ_UNMAPPED: _MEMORY,
+    x86_const.UC_X86_INS_IN: ctypes.CFUNCTYPE(ctypes.c_uint32, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p),
+    x86_const.UC_X86_INS_OUT: ctypes.CFUNCTYPE(
+        None, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
+    ),
+}
+"""The C types of Unicorn's callbacks, by hook or, of instruction hooks, by instruction."""
+
+
 class UnmappedAccess(Exception):
     """An access to physical memory that isn't there; carried out of a run by the engine."""
 
@@ -117,7 +139,8 @@ class Engine(ABC):
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
-        self.callbacks = callbacks
+        # Nothing that an engine holds holds the engine: it goes, with the megabytes below it, when its owner goes.
+        self.callbacks = weakref.proxy(callbacks)
         self.failure: BaseException | None = None
         self._ram = ram
         self._buffer = (ctypes.c_char * len(ram)).from_buffer(ram)
@@ -137,13 +160,52 @@ class Engine(ABC):
         self._traps: dict[int, int] = {}
         self._resume = 0
         self.flush_code_wanted = False
-        self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
-        self.uc.hook_add(
+        self._callbacks: dict[int, Any] = {}
+        self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
+        self.hook(
             uc_const.UC_HOOK_MEM_READ_UNMAPPED
             | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED
             | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED,
             self._on_unmapped,
         )
+
+    def hook(
+        self, kind: int, method: Callable[..., Any], *, begin: int = 1, end: int = 0, instruction: int | None = None
+    ) -> int:
+        """Have Unicorn call a method of ours, without holding us; returns the hook's handle.
+
+        The binding's own way makes reference cycles, which keep all memory until the collector comes round.
+        """
+        owner = weakref.ref(self)
+        function = method.__func__  # type: ignore[attr-defined]
+
+        def call(_uc: Any, *arguments: Any) -> Any:
+            engine = owner()
+            try:
+                return function(engine, *arguments[:-1])
+            except BaseException as error:  # raised by a signal's handler, at any place
+                if engine is not None:
+                    engine.failure = engine.failure or error
+                    engine.set_deadline(0)
+                return 0
+
+        callback = _CALLBACKS[instruction or kind & -kind](call)
+        handle = ctypes.c_size_t()
+        more = () if instruction is None else (ctypes.c_int(instruction),)
+        status = uclib.uc_hook_add(
+            self._handle,
+            ctypes.byref(handle),
+            kind,
+            callback,
+            None,
+            ctypes.c_uint64(begin),
+            ctypes.c_uint64(end),
+            *more,
+        )
+        if status:
+            raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
+        self._callbacks[handle.value] = callback
+        return handle.value
 
     # -- registers ---------------------------------------------------------------------------
 
@@ -197,6 +259,8 @@ class Engine(ABC):
     @property
     def cpl(self) -> int:
         """Current privilege level, 0-3."""
+        if self.read_register(EFLAGS_ID) & EFLAGS_VM:
+            return 3
         return self.read_register(SEGMENT_IDS[SegmentRegister.CS]) & RPL_MASK
 
     @abstractmethod
@@ -210,6 +274,11 @@ class Engine(ABC):
         The descriptors must be those that the current GDT and LDT hold for these selectors: the
         portable way can only load from there.
         """
+
+    def leave_v86(self) -> None:
+        """From virtual-8086 mode to ring 3 of protected mode; the segment registers are the caller's to load."""
+        self.write_register(SEGMENT_IDS[SegmentRegister.SS], 3)  # a selector of ring 3 again, not a paragraph
+        self.write_register(EFLAGS_ID, self.read_register(EFLAGS_ID) & ~EFLAGS_VM)
 
     # -- whole states ------------------------------------------------------------------------
 
@@ -254,12 +323,13 @@ class Engine(ABC):
         Costs nothing elsewhere. Takes effect after `flush_code`, for code that was run before.
         """
         if address not in self._traps:
-            self._traps[address] = self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address)
+            self._traps[address] = self.hook(uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address)
 
     def unplant(self, address: int) -> None:
         handle = self._traps.pop(address, None)
         if handle is not None:
-            self.uc.hook_del(handle)
+            _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
+            del self._callbacks[handle]
 
     @abstractmethod
     def forget_exception(self) -> None:
@@ -303,9 +373,14 @@ class Engine(ABC):
     pending: PendingException | None = None
     """After Outcome.EXCEPTION: what to deliver."""
 
-    def close(self) -> None:
-        """Drop the engine's hooks, which hold this object in reference cycles."""
-        self.uc.hook_del_all() if hasattr(self.uc, "hook_del_all") else None
+    def raise_failure(self) -> None:
+        """Raise what a hook has raised in the run that has ended, if any."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # an exception holds the frames that it came through, and they hold us
 
     # -- hooks -------------------------------------------------------------------------------
 
@@ -322,14 +397,14 @@ class Engine(ABC):
             self.set_deadline(0)
             return otherwise
 
-    def _on_protected_store(self, _uc: Any, _access: int, physical: int, size: int, value: int, _data: Any) -> bool:
+    def _on_protected_store(self, _access: int, physical: int, size: int, value: int) -> bool:
         # A store that crosses pages arrives once in full and then byte by byte; only the bytes know
         # where the second page lies.
         if (physical & 0xFFF) + size <= 0x1000:
             self.guarded(self.callbacks.protected_store, physical, size, value & ((1 << 8 * size) - 1))
         return True
 
-    def _on_unmapped(self, _uc: Any, access: int, physical: int, size: int, _value: int, _data: Any) -> bool:
+    def _on_unmapped(self, access: int, physical: int, _size: int, _value: int) -> bool:
         kind = {
             uc_const.UC_MEM_READ_UNMAPPED: "read",
             uc_const.UC_MEM_WRITE_UNMAPPED: "write",
@@ -339,7 +414,7 @@ class Engine(ABC):
             self.failure = UnmappedAccess(kind, physical)
         return False
 
-    def _on_trap(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_trap(self, address: int, _size: int) -> None:
         if self.guarded(self.callbacks.trap, address, otherwise=True):
             self.stop()
 

@@ -16,6 +16,7 @@ import mmap
 import platform
 import struct
 import sys
+import weakref
 from functools import cache
 from typing import Any
 
@@ -295,8 +296,9 @@ class NativeEngine(Engine):
         self._nested = ctypes.c_uint32.from_address(control + CTL_NESTED)
         self._until_open = ctypes.c_uint32.from_address(control + CTL_UNTIL_OPEN)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + CTL_COUNTS)
-        self._in = _IN(lambda _uc, port, size, _data: self.guarded(self.callbacks.port_in, port, size, otherwise=0))
-        self._out = _OUT(lambda _uc, port, size, value, _data: self.guarded(self.callbacks.port_out, port, size, value))
+        me = weakref.proxy(self)
+        self._in = _IN(lambda _uc, port, size, _data: me.guarded(me.callbacks.port_in, port, size, otherwise=0))
+        self._out = _OUT(lambda _uc, port, size, value, _data: me.guarded(me.callbacks.port_out, port, size, value))
         names = {
             "do_interrupt": _address("x86_cpu_do_interrupt_x86_64"),
             "load_code_byte": _address("cpu_ldub_code_x86_64"),
@@ -386,8 +388,7 @@ class NativeEngine(Engine):
         self.failure = None
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value & 0xFFFF_FFFF), ctypes.c_uint64(0),
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         if status:
             raise unicorn.UcError(status)
         if self._nested.value:

@@ -33,7 +33,7 @@ from hvproto.processor.engine import (
     Outcome,
     PendingException,
 )
-from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentRegister
+from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentRegister, v86_segment
 from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_IF, EFLAGS_VM
 
 _CR0 = x86_const.UC_X86_REG_CR0
@@ -83,16 +83,18 @@ class PortableEngine(Engine):
         self._refusal: Raised | None = None
         self._violation: Any = None
         self._scratch: Any = None
-        self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
-        self.uc.hook_add(uc_const.UC_HOOK_INSN_INVALID, self._on_invalid)
-        self.uc.hook_add(uc_const.UC_HOOK_BLOCK, self._on_block)
-        self.uc.hook_add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
-        self.uc.hook_add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
+        self.hook(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        self.hook(uc_const.UC_HOOK_INSN_INVALID, self._on_invalid)
+        self.hook(uc_const.UC_HOOK_BLOCK, self._on_block)
+        self.hook(uc_const.UC_HOOK_INSN, self._on_in, instruction=x86_const.UC_X86_INS_IN)
+        self.hook(uc_const.UC_HOOK_INSN, self._on_out, instruction=x86_const.UC_X86_INS_OUT)
 
     # -- state -------------------------------------------------------------------------------
 
     def read_segment(self, register: SegmentRegister) -> Segment:
         selector = self.read_register(SEGMENT_IDS[register])
+        if self.read_register(_EFLAGS) & EFLAGS_VM:
+            return v86_segment(selector)
         return self.load_descriptor(selector) if selector & ~RPL_MASK else NULL_SEGMENT.with_selector(selector)
 
     def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
@@ -152,8 +154,7 @@ class PortableEngine(Engine):
         self.failure = None
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self.read_register(_EIP)), ctypes.c_uint64(0),
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         if status:
             raise unicorn.UcError(status)
         if self._violation is not None:
@@ -199,16 +200,16 @@ class PortableEngine(Engine):
 
     # -- hooks -------------------------------------------------------------------------------
 
-    def _on_interrupt(self, _uc: Any, vector: int, _data: Any) -> None:
+    def _on_interrupt(self, vector: int) -> None:
         self._vector, self._invalid = vector, False
         self.stop()
 
-    def _on_invalid(self, _uc: Any, _data: Any) -> bool:
+    def _on_invalid(self) -> bool:
         self._vector, self._invalid = 6, True
         self.stop()
         return True
 
-    def _on_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+    def _on_block(self, address: int, size: int) -> None:
         if self._now >= self._deadline or (self._until_open and self.read_register(_EFLAGS) & EFLAGS_IF):
             self.stop()
         else:
@@ -228,12 +229,12 @@ class PortableEngine(Engine):
             self.stop()
         return True
 
-    def _on_in(self, _uc: Any, port: int, size: int, _data: Any) -> int:
+    def _on_in(self, port: int, size: int) -> int:
         if self._refuses(port, size):
             return 0
         return int(self.guarded(self.callbacks.port_in, port, size, otherwise=0))
 
-    def _on_out(self, _uc: Any, port: int, size: int, value: int, _data: Any) -> None:
+    def _on_out(self, port: int, size: int, value: int) -> None:
         if not self._refuses(port, size):
             self.guarded(self.callbacks.port_out, port, size, value)
 

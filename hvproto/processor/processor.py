@@ -8,7 +8,9 @@ its self-check.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -30,7 +32,14 @@ from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import Access, PagingMode, Walk, accessed_bits, fault_code, walk
 from hvproto.processor.portable import PortableEngine
-from hvproto.processor.segments import TSS32_AVAILABLE, TSS32_BUSY, Segment, SegmentRegister, TableRegister
+from hvproto.processor.segments import (
+    NULL_SEGMENT,
+    TSS32_AVAILABLE,
+    TSS32_BUSY,
+    Segment,
+    SegmentRegister,
+    TableRegister,
+)
 from hvproto.processor.settings import CR0_PE, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
@@ -38,6 +47,8 @@ _EIP = x86_const.UC_X86_REG_EIP
 _EFLAGS = x86_const.UC_X86_REG_EFLAGS
 _CR2 = x86_const.UC_X86_REG_CR2
 _TSS_IO_MAP_BASE = 0x66
+_V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
+"""What an interrupt of virtual-8086 mode pushes besides, in this order, and makes null."""
 
 
 class Stop(Enum):
@@ -89,11 +100,10 @@ class Processor:
         self._deadline = 0
         self.engine = choose_engine(engine)(ram, self)
         if isinstance(self.engine, PortableEngine):
-            self.engine.load_descriptor = self._descriptor_for_register
-            self.engine.port_refusal = self._port_refusal
-            self.engine.code_byte = self._code_byte
-        # The engine starts with SSE and more enabled in CR4; after a reset all of it is 0 (SDM vol. 3, table 9-1).
-        self.write_setting(Setting.CR4, 0)
+            me = weakref.proxy(self)
+            self.engine.load_descriptor = lambda selector: me._descriptor_for_register(selector)
+            self.engine.port_refusal = lambda port, size: me._port_refusal(port, size)
+            self.engine.code_byte = lambda offset: me._code_byte(offset)
 
     # -- registers ---------------------------------------------------------------------------
 
@@ -293,10 +303,18 @@ class Processor:
         return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
 
     def _deliver(self, event: Event, eip: int) -> Delivered:
-        result = deliver(LiveTarget(self), event, eip)
+        target = LiveTarget(self)
+        v86 = bool(target.eflags & EFLAGS_VM)
+        if v86:
+            event = replace(event, v86=tuple(self.segment(register).selector for register in _V86_FRAME))
+        result = deliver(target, event, eip)
+        if v86:
+            self.engine.leave_v86()
         segments = {SegmentRegister.CS: result.code}
         if result.stack is not None:
             segments[SegmentRegister.SS] = result.stack
+        if v86:
+            segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
         self.set_segments(segments)
         self.eflags = result.eflags
         self.esp = result.esp

@@ -163,6 +163,11 @@ def flat(selector: int, *, code: bool, dpl: int) -> Segment:
     return Segment(selector, 0, 0xFFFF_FFFF, attributes)
 
 
+def v86_segment(selector: int) -> Segment:
+    """What a selector stands for in virtual-8086 mode (SDM vol. 3, 20.1.1): the 64 KiB from 16 times its value."""
+    return Segment(selector, selector << 4, 0xFFFF, PRESENT | DPL_MASK | S_BIT | WRITABLE | ACCESSED)
+
+
 def encode_gate(selector: int, offset: int, *, dpl: int = 0, trap: bool = False, present: bool = True) -> int:
     """An 8-byte 32-bit interrupt or trap gate (SDM vol. 3, figure 6-2). ``offset`` is relative to the segment."""
     kind = (0xF if trap else 0xE) | dpl << 5 | (0x80 if present else 0)

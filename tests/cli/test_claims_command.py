@@ -60,7 +60,7 @@ def test_results_by_claim(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert {number: claim.result for number, claim in found.items() if number <= 6} == {
         1: "passed", 2: "failed", 3: "missing", 4: "passed", 5: "failed", 6: "missing",
     }  # fmt: skip
-    assert [test.short_name for test in found[4].tests] == ["test_twice[a]", "test_twice[b]"]
+    assert [test.sentence for test in found[4].tests] == ["twice [a]", "twice [b]"]
     assert [test.outcome for test in found[2].tests] == ["passed", "failed"]
     assert "the reason" in found[2].tests[1].reason and "at the end" in found[5].tests[0].reason
     assert note["broken"] == []
@@ -108,7 +108,7 @@ def test_all_thirty_hold(tmp_path: Path) -> None:
 def test_some_do_not_hold(tmp_path: Path) -> None:
     done = command_over(made_up_tree(tmp_path, TESTS))
     assert done.returncode == 1 and "30 claims: 2 passed, 2 failed, 26 missing" in done.stdout
-    assert "test_wrong (failed)" in done.stdout and "the reason" in done.stdout
+    assert "- wrong (failed)" in done.stdout and "::test_wrong" in done.stdout and "the reason" in done.stdout
 
 
 def test_as_json(tmp_path: Path) -> None:

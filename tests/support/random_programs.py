@@ -141,6 +141,10 @@ def prepare(engine: str, slots: list[bytes], *, paging: bool = True) -> Bench:
     if paging:
         identity(bench)
         bench.cpu.write_setting(Setting.CR4, CR4_OSFXSR)
+        # The kernel's own pages are out of the program's reach.
+        for page in range(256):
+            if page << 12 not in (USER_STACK - 0x1000, *range(DATA, DATA + 0x4000, 0x1000), PROGRAM):
+                bench.store(LOW_TABLE + 4 * page, page << 12 | 0x63)
         bench.store(LOW_TABLE + 4 * (READ_ONLY >> 12), READ_ONLY | 5)
         bench.store(LOW_TABLE + 4 * (KERNEL_ONLY >> 12), KERNEL_ONLY | 3)
         bench.store(LOW_TABLE + 4 * (ABSENT >> 12), 0)
