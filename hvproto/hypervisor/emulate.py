@@ -33,6 +33,7 @@ ZF = 1 << 6
 EAX, ECX, EDX = 0, 1, 2
 CR0_DEFINED = 0xE005_003F
 CR4_DEFINED = 0x0000_07FF
+CR4_DE = 1 << 3
 TSC_MSR = 0x10
 
 CONTROL_REGISTERS = {getattr(cs, f"X86_REG_CR{n}"): n for n in (0, 2, 3, 4)}
@@ -233,9 +234,9 @@ class Emulator:
         elif target in CONTROL_REGISTERS:
             self._write_control(CONTROL_REGISTERS[target], operands.read(1))
         elif source in DEBUG_REGISTERS:
-            operands.write(0, self.cpu.debug_registers[DEBUG_REGISTERS[source]])
+            operands.write(0, self.cpu.debug_registers[self._debug_number(DEBUG_REGISTERS[source])])
         elif target in DEBUG_REGISTERS:
-            self._write_debug(DEBUG_REGISTERS[target], operands.read(1))
+            self._write_debug(self._debug_number(DEBUG_REGISTERS[target]), operands.read(1))
         elif target in SEGMENTS and SEGMENTS[target] is SegmentRegister.SS:
             far.load_stack(self.cpu, operands.read(1, 2) & 0xFFFF)
         elif source in SEGMENTS:
@@ -258,6 +259,14 @@ class Emulator:
                 raise Raised(13, 0)
             cpu.cr4 = value
             self.on_paging_change()
+
+    def _debug_number(self, number: int) -> int:
+        """DR4 and DR5 are other names of DR6 and DR7 unless CR4.DE is set (SDM vol. 3, 17.2.2)."""
+        if number not in (4, 5):
+            return number
+        if self.cpu.cr4 & CR4_DE:
+            raise Raised(6)
+        return number + 2
 
     def _write_debug(self, number: int, value: int) -> None:
         if number == 7 and value & 0xFF:

@@ -55,15 +55,15 @@ class GuestMemory:
 
     def read(self, gpa: int, size: int) -> bytes | None:
         """Bytes; None if some of them are nowhere."""
-        out = b""
+        pieces = []
         while size > 0:
             hpa = self.to_host(gpa)
             if hpa is None:
                 return None
             n = min(size, PAGE_SIZE - (gpa & PAGE_MASK))
-            out += bytes(self._ram[hpa : hpa + n])
+            pieces.append(self._ram[hpa : hpa + n])
             gpa, size = gpa + n, size - n
-        return out
+        return b"".join(pieces)
 
     def write(self, gpa: int, data: bytes) -> bool:
         """Store bytes as the guest would; False if some of them would be nowhere (nothing is stored)."""

@@ -215,7 +215,12 @@ class Mirror:
                 self._map_unless_region(start, GuestPage(entry & fmt.frame_mask, *rights, bool(entry & D)))
             elif entry & PS and self.mode.allows_large(fmt, level):
                 frame = large_frame(fmt, entry, shift)
-                for page in range(max(start, first), min(start + span, end), PAGE_SIZE):
+                low, high = max(start, first), min(start + span, end)
+                if frame >= self.memory.size:  # there is nothing behind it, and so nothing to be mirrored
+                    self.kernel.clear(low, high - low)
+                    self.user.clear(low, high - low)
+                    continue
+                for page in range(low, high, PAGE_SIZE):
                     self._map_unless_region(page, GuestPage(frame + page - start, *rights, bool(entry & D)))
             else:
                 self._sync_level(level + 1, entry & fmt.frame_mask, start, first, end, rights)

@@ -31,7 +31,7 @@ from hvproto.hypervisor.virtual_cpu import OutOfMemory, VirtualCpu
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.delivery import Shutdown
-from hvproto.processor.paging import Access, P, PagingMode
+from hvproto.processor.paging import NX, Access, P, PagingMode
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import NULL_SEGMENT, SegmentRegister, flat
 from hvproto.processor.settings import (
@@ -245,7 +245,7 @@ class MirroredGuest(Guest):
             for linear, kernel in self.code.places(page):
                 content = self.memory.read(page, PAGE_SIZE) or b""
                 self.code.look_again(linear, content, first, end, kernel=kernel)
-                if self._maps(linear, page):
+                if self._executes(linear, page):
                     self.machine.processor.engine.forget_code(linear + first, end - first)
                 else:
                     self.machine.processor.engine.flush_code_wanted = True
@@ -254,11 +254,14 @@ class MirroredGuest(Guest):
         if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
             self._marked_code.append(TableStore(gpa, 1))
 
-    def _maps(self, linear: GVA, gpa: GPA) -> bool:
-        """Whether the address space that is loaded now has this page there."""
+    def _executes(self, linear: GVA, gpa: GPA) -> bool:
+        """Whether the address space that is loaded now has this page there, open to fetches.
+
+        To forget the translation of another leaves the traces of a page fault in the engine.
+        """
         view = self.mirror.kernel if self._in_kernel_view else self.mirror.user
         entry = view.get(linear)
-        return bool(entry & P) and self.memory.to_host(gpa) == entry & ADDRESS
+        return bool(entry & P) and not entry & NX and self.memory.to_host(gpa) == entry & ADDRESS
 
     def look_at_code(self, linear: GVA) -> None:
         """Find the sensitive instructions of a page that is being executed at this linear address."""

@@ -18,6 +18,7 @@ from hvproto.machine.ata import ImageBackend
 from hvproto.machine.board import Board
 from hvproto.machine.boot import load_kernel
 from hvproto.machine.clock import Clock
+from hvproto.machine.ctrl_c import deferred_ctrl_c
 from hvproto.machine.disk_image import bundled_disk
 from hvproto.machine.ram import MIB, Ram
 from hvproto.processor.delivery import Shutdown
@@ -28,8 +29,6 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
-BREATH = 200_000_000
-"""The longest slice, in cycles: how long a loop may hold up what Python has to do, such as to notice Ctrl-C."""
 IDLE_EVENTS = 32
 """After how many events without an interrupt a halted processor is taken to sleep for ever: a masked timer's, say."""
 
@@ -142,7 +141,7 @@ class Machine:
         shadow let through has been delivered before the run. Raises RunErrors.
         """
         self.clock.run_due()
-        deadline = min(limit, self.processor.now + BREATH)
+        deadline = limit
         if self.board.pic.pending:
             if deliver and self.interruptible():
                 self.interrupt()
@@ -214,19 +213,22 @@ class Machine:
         slice, while the processor is stopped. Raises LimitReached and other RunErrors.
         """
         end = NEVER if limit is None else limit
-        while True:
-            try:
-                stop = self.slice(end)
-            except RunError:
-                if self.exit_value is None:
-                    raise
-                stop = Stop.DEADLINE  # only the rest of the block behind the OUT that ended it all
-            between(end)
-            if self.exit_value is not None:
-                return (2 * self.exit_value + 1) & 0xFF
-            if stop is Stop.HALT and not self.wait_for_interrupt(end):
-                return 0
-            self.check_limit(end)
+        with deferred_ctrl_c(self.processor.request_stop) as check_ctrl_c:
+            self.processor.on_breath = check_ctrl_c
+            while True:
+                try:
+                    stop = self.slice(end)
+                except RunError:
+                    if self.exit_value is None:
+                        raise
+                    stop = Stop.DEADLINE  # only the rest of the block behind the OUT that ended it all
+                between(end)
+                check_ctrl_c()
+                if self.exit_value is not None:
+                    return (2 * self.exit_value + 1) & 0xFF
+                if stop is Stop.HALT and not self.wait_for_interrupt(end):
+                    return 0
+                self.check_limit(end)
 
     def check_limit(self, limit: int) -> None:
         """Raise LimitReached once virtual time has come to ``limit``."""

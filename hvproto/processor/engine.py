@@ -137,6 +137,8 @@ class Engine(ABC):
     name: str
     traps_port_io: bool
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
+    breath: int
+    """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
         # Nothing that an engine holds holds the engine: it goes, with the megabytes below it, when its owner goes.

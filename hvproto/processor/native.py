@@ -266,6 +266,7 @@ class NativeEngine(Engine):
 
     name = "native"
     traps_port_io = True
+    breath = 200_000_000
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
         reason = self_check()

@@ -61,6 +61,7 @@ class PortableEngine(Engine):
 
     name = "portable"
     traps_port_io = False
+    breath = 200_000
 
     load_descriptor: Callable[[int], Segment]
     """selector -> segment as the current tables define it; set by the processor."""

@@ -40,7 +40,7 @@ from hvproto.processor.segments import (
     SegmentRegister,
     TableRegister,
 )
-from hvproto.processor.settings import CR0_PE, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
+from hvproto.processor.settings import CR0_PE, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
 _EIP = x86_const.UC_X86_REG_EIP
@@ -95,9 +95,13 @@ class Processor:
         """(physical address, size): called after a store to a protected page, inside the run."""
         self.is_trap: Callable[[int], bool] = lambda _address: True
         """Whether a planted instruction at this address is to stop the processor now."""
+        self.on_breath: Callable[[], None] = lambda: None
+        """Called now and then in a long run, while the processor is stopped; what it raises ends the run."""
         self.trapped_at = 0
         self._trapped = False
         self._deadline = 0
+        self._breath_end = 0
+        self._until_open = False
         self.engine = choose_engine(engine)(ram, self)
         if isinstance(self.engine, PortableEngine):
             me = weakref.proxy(self)
@@ -389,14 +393,14 @@ class Processor:
         """Bring the deadline of the run that is under way forward to this time (cycles)."""
         if deadline < self._deadline and self.engine.failure is None:
             self._deadline = deadline
-            self.engine.set_deadline(deadline)
+            self.engine.set_deadline(min(deadline, self._breath_end))
 
     def stop_when_open(self) -> None:
         """Have the next run end also at the first basic block that would start with IF set.
 
         For who has an interrupt waiting that IF holds off.
         """
-        self.engine.set_until_open(True)
+        self._until_open = True
 
     def run(self, deadline: int) -> Stop:
         """Run until HLT, a planted instruction, or the first block at or after ``deadline`` (cycles).
@@ -404,23 +408,30 @@ class Processor:
         Raises `Shutdown` for a triple fault, and whatever a hook raised.
         """
         self._deadline = deadline
-        self.engine.set_deadline(deadline)
+        self.engine.set_until_open(self._until_open)
         try:
             return self._run()
         finally:
-            self.engine.set_until_open(False)
+            self._until_open = False
 
     def _run(self) -> Stop:
         engine = self.engine
+        self._breath_end = engine.now + engine.breath
         while True:
             self._trapped = False
+            engine.set_deadline(min(self._deadline, self._breath_end))
             outcome = engine.run()
             if engine.flush_code_wanted:
                 engine.flush_code_wanted = False
                 engine.flush_code()
             match outcome:
                 case Outcome.STOPPED:
-                    return Stop.TRAP if self._trapped else Stop.DEADLINE
+                    if self._trapped:
+                        return Stop.TRAP
+                    if engine.now >= self._deadline or (self._until_open and self.eflags & EFLAGS_IF):
+                        return Stop.DEADLINE
+                    self.on_breath()
+                    self._breath_end = engine.now + engine.breath
                 case Outcome.HALTED:
                     return Stop.HALT
                 case Outcome.EXCEPTION:

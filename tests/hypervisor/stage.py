@@ -22,12 +22,13 @@ from hvproto.hypervisor.save_area import SaveArea
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.machine.ram import MIB
-from hvproto.processor.processor import Stop
 
 MEMORY = 2 * MIB
 POOL_PAGES = 256
 PATTERN = b"\xa5host\x5a\xf4\x0f"
 LIMIT = 400_000
+DISK = bytes(range(256)) * 128
+"""64 sectors."""
 
 
 def shuffled_frames(count: int, seed: int, ram_size: int) -> list[HPA]:
@@ -49,11 +50,12 @@ class Stage:
         pool_pages: int = POOL_PAGES,
         seed: int = 1,
         ram_size: int = 8 * MIB,
+        disk: bytes = DISK,
     ) -> None:
         self.events: list[Event] = []
         self.bus = EventBus()
         self.bus.subscribe(self.events.append)
-        self.machine = Machine(ram_size, bytes(64 * 512), world=World.HOST, engine=engine)
+        self.machine = Machine(ram_size, disk, world=World.HOST, engine=engine)
         view = self.machine.ram.view
         view[:] = PATTERN * (ram_size // len(PATTERN))
         pages = memory // PAGE_SIZE
@@ -65,10 +67,11 @@ class Stage:
         self.memory = GuestMemory(view, frames[:pages])
         processor = self.machine.processor
         self.guest = MirroredGuest(
-            0, self.machine, self.memory, self.pool_frames, 64, self.bus, processor.save_context(), image
+            0, self.machine, self.memory, self.pool_frames, len(disk) // 512, self.bus, processor.save_context(), image
         )
         self.coupling = Coupling(processor, SaveArea(view, self.guest.save_area), self.bus)
         self.output = bytearray()
+        self.disk = disk
 
     @property
     def error(self) -> RunError | None:
@@ -102,7 +105,7 @@ class Stage:
             case Write(_, data):
                 self.output += data
             case ReadBlock(lba, done):
-                done(bytes([lba & 0xFF]) * 512)
+                done(self.disk[lba * 512 : (lba + 1) * 512] or None)
             case None:
                 pass
 
@@ -157,14 +160,13 @@ class Bare:
         return bytes(self.machine.ram.view)
 
 
-def bare(image: Image, engine: str | None = None, *, memory: int = MEMORY, limit: int = LIMIT) -> Bare:
+def bare(
+    image: Image, engine: str | None = None, *, memory: int = MEMORY, limit: int = LIMIT, disk: bytes = DISK
+) -> Bare:
     """Run a kernel alone, to its end or its error."""
-    machine = Machine(memory, bytes(64 * 512), engine=engine)
+    machine = Machine(memory, disk, engine=engine)
     machine.load(image)
     try:
         return Bare(machine, machine.run(limit), None)
     except RunError as error:
         return Bare(machine, None, error)
-
-
-__all__ = ["LIMIT", "MEMORY", "Bare", "Stage", "Stop", "bare", "move_at_every_exit", "shuffled_frames"]

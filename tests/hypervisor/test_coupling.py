@@ -16,8 +16,8 @@ from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.save_area import HEADER, SIZE, SaveArea, SaveAreaError
 from hvproto.machine.ram import MIB, Ram
 from hvproto.processor.processor import Processor
-from hvproto.processor.segments import Segment, TableRegister, flat
-from hvproto.processor.settings import CR0_ET, CR0_PE, CR0_WP, CR4_PSE, EFER_NXE, RECORD, Setting, SettingValue
+from hvproto.processor.segments import Segment, TableRegister
+from hvproto.processor.settings import CR0_ET, CR0_PE, CR0_WP, CR4_PSE, EFER_NXE, Setting, SettingValue
 
 PLACE = HPA(0x3000)
 _u32 = st.integers(0, 0xFFFF_FFFF)
@@ -126,4 +126,3 @@ def test_recoupling_reads_memory_and_nothing_else(engine: str) -> None:
     processor.ram[PLACE : PLACE + 4] = b"gone"
     with pytest.raises(SaveAreaError):
         coupling.recouple("test")
-    assert flat(8, code=True, dpl=0).is_code and RECORD.size == 24

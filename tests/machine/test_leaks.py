@@ -23,7 +23,7 @@ from tests.support.kernels import TICK, kernel
 gc.disable()
 engine, count = sys.argv[1], int(sys.argv[2])
 good = kernel("GATE 0x20, tick, 0x8e00\\nSET_TIMER 50\\nagain: sti\\nhlt\\ncmp dword ptr [ticks], 5\\njb again\\n"
-              "mov edi, 0x200000\\nmov ecx, 0x100000\\nrep stosd\\nPUTC 'x'\\nmov al, 0\\nout 0xf4, al\\n" + TICK)
+              "PUTC 'x'\\nmov al, 0\\nout 0xf4, al\\n" + TICK)
 bad = kernel("mov eax, [0xd0000000]")
 
 def resident():
@@ -32,6 +32,7 @@ def resident():
 
 def one(number):
     machine = Machine(8 << 20, engine=engine)
+    machine.ram.view[0x200000:] = bytes(6 << 20)
     machine.load(bad if number % 10 == 9 else good)
     machine.processor.engine.protect(0x7000, 0x1000, on=True)
     machine.processor.engine.plant(0x100000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -475,3 +477,25 @@ spin:   loop spin
         assert stop is Stop.DEADLINE
     assert sliced.processor.now == whole.processor.now
     assert bytes(sliced.ram.view) == bytes(whole.ram.view)
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to one thread")
+@pytest.mark.parametrize("body", ["here: jmp here", "here: in al, 0x60\nout 0x80, al\njmp here"])
+def test_ctrl_c_ends_any_loop(engine: str, body: str) -> None:
+    for _ in range(3):
+        machine = booted(engine, body)
+        main = threading.get_ident()
+        key = threading.Timer(0.2, lambda thread=main: signal.pthread_kill(thread, signal.SIGINT))
+        key.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                machine.run()
+        finally:
+            key.join()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        # It can go on afterwards.
+        with pytest.raises(LimitReached):
+            machine.run(machine.processor.now + 1000)
