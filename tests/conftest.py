@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hvproto.processor import native
+from hvproto.processor import private_layout
 from hvproto.processor.processor import ENGINE_VARIABLE
 
 ENGINES = ("native", "portable")
@@ -20,7 +20,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     wanted = os.environ.get(ENGINE_VARIABLE)
     if wanted and name != wanted:
         pytest.skip(f"{ENGINE_VARIABLE} asks for the {wanted} engine")
-    reason = native.self_check() if name == "native" else None
+    reason = private_layout.self_check() if name == "native" else None
     if reason:
         pytest.skip(f"no native engine here: {reason}")
     yield name
@@ -31,7 +31,7 @@ def both_engines() -> tuple[str, str]:
     """For tests that compare the engines with each other."""
     if os.environ.get(ENGINE_VARIABLE):
         pytest.skip(f"{ENGINE_VARIABLE} asks for one engine only")
-    reason = native.self_check()
+    reason = private_layout.self_check()
     if reason:
         pytest.skip(f"no native engine here: {reason}")
     return "native", "portable"

@@ -13,7 +13,7 @@ from hvproto.addresses import GPA, PAGE_MASK, PAGE_SIZE
 from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.region import GUEST_GDT_LIMIT, Region
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
-from hvproto.processor.delivery import Raised, load_descriptor
+from hvproto.processor.exceptions import Raised, load_descriptor
 from hvproto.processor.paging import walk
 from hvproto.processor.segments import (
     ACCESSED,

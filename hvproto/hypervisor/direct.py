@@ -19,7 +19,7 @@ from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.plan import Provider
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
-from hvproto.processor.delivery import Shutdown
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_IF, Setting, SettingValue

@@ -13,10 +13,11 @@ from capstone import x86_const as cs
 
 from hvproto.hypervisor import far, port_io
 from hvproto.hypervisor.code import is_far_through_memory, loads_stack
+from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.operands import SEGMENTS, Operands
 from hvproto.hypervisor.port_io import PortSpace
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
-from hvproto.processor.delivery import Raised, load_descriptor
+from hvproto.processor.exceptions import Raised, load_descriptor
 from hvproto.processor.segments import (
     NULL_SEGMENT,
     RPL_MASK,
@@ -106,7 +107,7 @@ class Emulator:
         """Execute one instruction for the guest's current privilege level and move EIP past it.
 
         False if it isn't one that this level may execute: the fault that brought it here is the
-        guest's own. Raises `Raised`, `far.NotBuilt` and OutOfMemory.
+        guest's own. Raises `Raised`, `NotBuilt` and OutOfMemory.
         """
         action = self._actions.get(instruction.id)
         operands = Operands(self.cpu, instruction)
@@ -186,7 +187,7 @@ class Emulator:
         selector = operands.read(0, 2) & 0xFFFF
         if selector & ~RPL_MASK:
             self.cpu.ldtr = self._system_descriptor(selector, (SYSTEM_LDT,))
-            raise far.NotBuilt("LLDT with a local descriptor table")
+            raise NotBuilt("LLDT with a local descriptor table")
         self.cpu.ldtr = NULL_SEGMENT.with_selector(selector)
 
     def _ltr(self, operands: Operands) -> None:
@@ -206,7 +207,7 @@ class Emulator:
         if value & CR0_PG and not value & CR0_PE:
             raise Raised(13, 0)
         if not value & CR0_PE:
-            raise far.NotBuilt("a guest that leaves protected mode")
+            raise NotBuilt("a guest that leaves protected mode")
         changed = cpu.cr0 ^ value
         cpu.cr0 = value
         if changed & (CR0_PG | 1 << 16):
@@ -270,7 +271,7 @@ class Emulator:
 
     def _write_debug(self, number: int, value: int) -> None:
         if number == 7 and value & 0xFF:
-            raise far.NotBuilt("debug registers of a deprivileged guest (breakpoints enabled in DR7)")
+            raise NotBuilt("debug registers of a deprivileged guest (breakpoints enabled in DR7)")
         self.cpu.debug_registers[number] = value
 
     def _invlpg(self, operands: Operands) -> None:
@@ -295,7 +296,7 @@ class Emulator:
             self.cpu.msrs[number] = value
             return
         if value & 1 << 8:
-            raise far.NotBuilt("long mode in a deprivileged guest (EFER.LME)")
+            raise NotBuilt("long mode in a deprivileged guest (EFER.LME)")
         self.cpu.efer = value
         self.on_paging_change()
 

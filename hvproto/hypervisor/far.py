@@ -6,8 +6,9 @@ NotBuilt, which the exits turn into a named error.
 
 from __future__ import annotations
 
+from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
-from hvproto.processor.delivery import Raised, load_descriptor
+from hvproto.processor.exceptions import Raised, load_descriptor
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, TSS32_BUSY, Segment
 from hvproto.processor.settings import (
     EFLAGS_IF,
@@ -20,10 +21,6 @@ from hvproto.processor.settings import (
 )
 
 TSS16_BUSY = 0x3
-
-
-class NotBuilt(Exception):
-    """Something that an x86 does and this hypervisor doesn't."""
 
 
 def checked_code(cpu: VirtualCpu, selector: int, level: int, *, returning: bool) -> Segment:

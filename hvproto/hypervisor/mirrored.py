@@ -17,11 +17,11 @@ from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.descriptors import ShadowDescriptors
 from hvproto.hypervisor.emulate import Emulator
 from hvproto.hypervisor.exits import Exits
-from hvproto.hypervisor.far import NotBuilt
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.mirror import ADDRESS
 from hvproto.hypervisor.monitor import Monitor, TableStore
+from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.region import CODE_PAGES, CODE_SELECTOR, DATA_SELECTOR, KICK_VECTOR, PAGES, Region
@@ -30,7 +30,7 @@ from hvproto.hypervisor.tables import GuestTables
 from hvproto.hypervisor.virtual_cpu import OutOfMemory, VirtualCpu
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
-from hvproto.processor.delivery import Shutdown
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.paging import NX, Access, P, PagingMode
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import NULL_SEGMENT, SegmentRegister, flat

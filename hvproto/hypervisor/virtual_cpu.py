@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.region import STAND_IN_CODE, STAND_IN_STACK, Region
-from hvproto.processor.delivery import Delivered, Event, Raised, deliver
+from hvproto.processor.delivery import deliver
+from hvproto.processor.exceptions import Delivered, Event, Raised
 from hvproto.processor.paging import Access, PagingMode, accessed_bits, fault_code, walk
 from hvproto.processor.processor import Processor
 from hvproto.processor.segments import (
@@ -25,7 +27,7 @@ from hvproto.processor.segments import (
     SegmentRegister,
     TableRegister,
 )
-from hvproto.processor.settings import CR0_ET, CR0_PE, EFLAGS_IF, EFLAGS_IOPL, Setting
+from hvproto.processor.settings import CR0_ET, CR0_PE, EFER_LMA, EFLAGS_IF, EFLAGS_IOPL, Setting
 
 ESP_INDEX = 4
 DATA_REGISTERS = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
@@ -160,6 +162,18 @@ class VirtualCpu:
                     emptied[register] = NULL_SEGMENT
         if emptied:
             self._processor.set_segments(emptied)
+
+    @property
+    def protected(self) -> bool:
+        return bool(self.cr0 & CR0_PE)
+
+    @property
+    def long_mode(self) -> bool:
+        return bool(self.efer & EFER_LMA)
+
+    def switch_task(self, event: Event, selector: int) -> Delivered:
+        """A task gate in the guest's IDT. Raises NotBuilt."""
+        raise NotBuilt("task switches of a deprivileged guest (a task gate in its IDT)")
 
     @property
     def paging_mode(self) -> PagingMode:

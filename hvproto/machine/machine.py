@@ -21,8 +21,8 @@ from hvproto.machine.clock import Clock
 from hvproto.machine.ctrl_c import deferred_ctrl_c
 from hvproto.machine.disk_image import bundled_disk
 from hvproto.machine.ram import MIB, Ram
-from hvproto.processor.delivery import Shutdown
 from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Processor, Stop
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_IF, Setting

@@ -22,14 +22,25 @@ from unicorn.unicorn_py3.unicorn import uclib
 from hvproto.errors import EngineError
 from hvproto.processor.segments import (
     PRESENT,
-    RPL_MASK,
     TSS32_AVAILABLE,
     TYPE_SHIFT,
     Segment,
     SegmentRegister,
     TableRegister,
+    flat,
 )
-from hvproto.processor.settings import EFER_MSR, EFLAGS_VM, Setting, SettingValue
+from hvproto.processor.settings import (
+    CR0_ET,
+    CR0_PE,
+    CR0_PG,
+    CR4_PAE,
+    EFER_MSR,
+    EFLAGS_FIXED,
+    MXCSR_RESET,
+    Setting,
+    SettingValue,
+)
+from hvproto.processor.state import StateView
 
 
 class Outcome(Enum):
@@ -37,7 +48,15 @@ class Outcome(Enum):
 
     STOPPED = auto()  # the deadline, or somebody asked for it
     HALTED = auto()  # HLT at ring 0; EIP is after it
-    EXCEPTION = auto()  # an exception that the engine left to us (native: whose delivery failed); EIP is precise
+    EXCEPTION = auto()  # an exception that the engine left to us; EIP is precise
+    SYSTEM_CALL = auto()  # a SYSCALL or SYSENTER, of which the engine has done nothing; EIP is after it
+
+
+class SystemCall(Enum):
+    """The instructions that the engine only announces."""
+
+    SYSCALL = x86_const.UC_X86_INS_SYSCALL
+    SYSENTER = x86_const.UC_X86_INS_SYSENTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,8 @@ class PendingException:
     """INT n, INT3 or INTO: the gate's DPL counts, and the return address is after the instruction."""
     length: int = 0
     """Of a software interrupt: the instruction's length in bytes. EIP still points at it."""
+    trap: bool = False
+    """Reported after its instruction: EIP is where to go on, and RF stays as it is."""
 
 
 class Callbacks(Protocol):
@@ -64,11 +85,15 @@ class Callbacks(Protocol):
 VECTORS_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 GPR_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
-"""General registers in their machine encoding."""
+"""The general registers of 32-bit code in their machine encoding."""
+WIDE_GPR_NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+"""All sixteen, 64 bits wide."""
 
-GPR_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES)
-SEGMENT_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name}") for name in SegmentRegister.__members__)
+GPR_IDS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in WIDE_GPR_NAMES)
+EIP_ID = x86_const.UC_X86_REG_RIP
 EFLAGS_ID = x86_const.UC_X86_REG_EFLAGS
+CR2_ID = x86_const.UC_X86_REG_CR2
+DEBUG_IDS = tuple(getattr(x86_const, f"UC_X86_REG_DR{n}") for n in range(8))
 CONTROL_IDS = {
     Setting.CR0: x86_const.UC_X86_REG_CR0,
     Setting.CR3: x86_const.UC_X86_REG_CR3,
@@ -114,6 +139,8 @@ _CALLBACKS: dict[int, Any] = {
     uc_const.UC_HOOK_INSN_INVALID: ctypes.CFUNCTYPE(ctypes.c_bool, _UC, ctypes.c_void_p),
     uc_const.UC_HOOK_MEM_WRITE_PROT: _MEMORY,
     uc_const.UC_HOOK_MEM_READ_UNMAPPED: _MEMORY,
+    x86_const.UC_X86_INS_SYSCALL: ctypes.CFUNCTYPE(None, _UC, ctypes.c_void_p),
+    x86_const.UC_X86_INS_SYSENTER: ctypes.CFUNCTYPE(None, _UC, ctypes.c_void_p),
     x86_const.UC_X86_INS_IN: ctypes.CFUNCTYPE(ctypes.c_uint32, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p),
     x86_const.UC_X86_INS_OUT: ctypes.CFUNCTYPE(
         None, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
@@ -132,7 +159,7 @@ class UnmappedAccess(Exception):
 
 
 class Engine(ABC):
-    """One Unicorn instance in 32-bit system mode over a RAM buffer that Python owns."""
+    """One Unicorn instance in system mode over a RAM buffer that Python owns. All modes of the processor."""
 
     name: str
     traps_port_io: bool
@@ -146,7 +173,8 @@ class Engine(ABC):
         self.failure: BaseException | None = None
         self._ram = ram
         self._buffer = (ctypes.c_char * len(ram)).from_buffer(ram)
-        self.uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
+        # The constructor's mode is that of the interface only: with 64 it has all registers at their full width.
+        self.uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
         self.uc.mem_map_ptr(0, len(ram), uc_const.UC_PROT_ALL, ctypes.addressof(self._buffer))
         # No "until" address: Unicorn would translate it and clobber CR2.
         self.uc.ctl_exits_enabled(True)
@@ -156,9 +184,10 @@ class Engine(ABC):
         self._cell_ref = ctypes.byref(self._cell)
         self._mmr = _Mmr()
         self._mmr_ref = ctypes.byref(self._mmr)
-        # As after a reset (SDM vol. 3, table 9-1). Unicorn leaves it absent, and aborts the process when an exception
-        # at ring 3 needs it.
-        self.write_setting(Setting.TR, Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT))
+        self.system_call: SystemCall | None = None
+        """After Outcome.SYSTEM_CALL: which."""
+        self.system_call_at = 0
+        """... and the EIP of the instruction."""
         self._traps: dict[int, int] = {}
         self._resume = 0
         self.flush_code_wanted = False
@@ -170,6 +199,26 @@ class Engine(ABC):
             | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED,
             self._on_unmapped,
         )
+        self.hook(uc_const.UC_HOOK_INSN, self._on_syscall, instruction=SystemCall.SYSCALL.value)
+        self.hook(uc_const.UC_HOOK_INSN, self._on_sysenter, instruction=SystemCall.SYSENTER.value)
+
+    def reset(self) -> None:
+        """To 32-bit protected mode, flat, ring 0, no paging; everything else as after RESET (SDM vol. 3, table 9-1)."""
+        # The constructor has set EFER.LMA, which only the end of paging in long mode clears.
+        self.write_register(CONTROL_IDS[Setting.CR4], CR4_PAE)
+        self.write_register(CONTROL_IDS[Setting.CR0], CR0_PE | CR0_ET | CR0_PG)
+        self.write_register(CONTROL_IDS[Setting.CR0], CR0_PE | CR0_ET)
+        self.write_register(CONTROL_IDS[Setting.CR4], 0)
+        self.write_msr(EFER_MSR, 0)
+        self.write_register(x86_const.UC_X86_REG_MXCSR, MXCSR_RESET)
+        self.write_register(EFLAGS_ID, EFLAGS_FIXED)
+        segments = dict.fromkeys(SegmentRegister, flat(0x10, code=False, dpl=0))
+        segments[SegmentRegister.CS] = flat(0x08, code=True, dpl=0)
+        self.write_segments(segments)
+        # Unicorn leaves it absent, and aborts the process when an exception at ring 3 needs it.
+        self.write_setting(Setting.TR, Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT))
+        self.write_setting(Setting.IDTR, TableRegister(0, 0x3FF))
+        self.forget_exception()
 
     def hook(
         self, kind: int, method: Callable[..., Any], *, begin: int = 1, end: int = 0, instruction: int | None = None
@@ -261,26 +310,32 @@ class Engine(ABC):
     @property
     def cpl(self) -> int:
         """Current privilege level, 0-3."""
-        if self.read_register(EFLAGS_ID) & EFLAGS_VM:
-            return 3
-        return self.read_register(SEGMENT_IDS[SegmentRegister.CS]) & RPL_MASK
+        return self.state().cpl
 
     @abstractmethod
+    def state(self) -> StateView:
+        """A view on the state, good until the engine runs or a register is written."""
+
     def read_segment(self, register: SegmentRegister) -> Segment:
         """A segment register with its hidden part."""
+        return self.state().segment(register)
 
     @abstractmethod
     def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
-        """Load segment registers; SS brings the CPL with its DPL.
+        """Load segment registers, hidden part and all; SS brings the CPL with its DPL."""
 
-        The descriptors must be those that the current GDT and LDT hold for these selectors: the
-        portable way can only load from there.
-        """
+    def summarize(self) -> None:
+        """To be called after the segment registers, or EFLAGS.VM with them, have changed."""
+        cr0, cr4 = (self.read_register(CONTROL_IDS[setting]) for setting in (Setting.CR0, Setting.CR4))
+        self.state().summarize(cr0, cr4, self.read_msr(EFER_MSR), self.read_register(EFLAGS_ID))
 
-    def leave_v86(self) -> None:
-        """From virtual-8086 mode to ring 3 of protected mode; the segment registers are the caller's to load."""
-        self.write_register(SEGMENT_IDS[SegmentRegister.SS], 3)  # a selector of ring 3 again, not a paragraph
-        self.write_register(EFLAGS_ID, self.read_register(EFLAGS_ID) & ~EFLAGS_VM)
+    def end_shadow(self) -> None:
+        """Forget that an STI or a load of SS holds interrupts off: an event has been delivered."""
+        self.state().end_shadow()
+
+    def block_nmi(self) -> None:
+        """An NMI is being delivered: no other before the next IRET (SDM vol. 3, 6.7.1)."""
+        self.state().block_nmi()
 
     # -- whole states ------------------------------------------------------------------------
 
@@ -333,9 +388,9 @@ class Engine(ABC):
             _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
             del self._callbacks[handle]
 
-    @abstractmethod
     def forget_exception(self) -> None:
         """Have the engine forget the last exception, so that the next one isn't taken for a double fault."""
+        self.state().old_exception.value = -1
 
     # -- running -----------------------------------------------------------------------------
 
@@ -359,7 +414,7 @@ class Engine(ABC):
 
     @abstractmethod
     def set_until_open(self, on: bool) -> None:
-        """Whether to stop also at the first basic block that would start with IF set."""
+        """Whether to stop also at the first basic block before which an external interrupt could be taken."""
 
     @abstractmethod
     def run(self) -> Outcome:
@@ -415,6 +470,17 @@ class Engine(ABC):
         if self.failure is None:
             self.failure = UnmappedAccess(kind, physical)
         return False
+
+    def _on_syscall(self) -> None:
+        self._announce(SystemCall.SYSCALL)
+
+    def _on_sysenter(self) -> None:
+        self._announce(SystemCall.SYSENTER)
+
+    def _announce(self, call: SystemCall) -> None:
+        self.system_call = call
+        self.system_call_at = self.read_register(EIP_ID)
+        self.stop()
 
     def _on_trap(self, address: int, _size: int) -> None:
         if self.guarded(self.callbacks.trap, address, otherwise=True):

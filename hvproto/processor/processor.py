@@ -14,23 +14,28 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from unicorn import x86_const
-
-from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import BadInput
-from hvproto.processor import native
-from hvproto.processor.delivery import Delivered, Event, Raised, Source, deliver, load_descriptor
+from hvproto.processor import private_layout, system_calls
+from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
+    CR2_ID,
+    DEBUG_IDS,
+    EFLAGS_ID,
+    EIP_ID,
     GPR_IDS,
     GPR_NAMES,
+    WIDE_GPR_NAMES,
     Engine,
     Outcome,
     PendingException,
-    UnmappedAccess,
+    SystemCall,
 )
+from hvproto.processor.exceptions import Delivered, Event, Raised, Source
+from hvproto.processor.explain import explained
+from hvproto.processor.linear_memory import LinearMemory
 from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.native import NativeEngine
-from hvproto.processor.paging import Access, PagingMode, Walk, accessed_bits, fault_code, walk
+from hvproto.processor.paging import PagingMode
 from hvproto.processor.portable import PortableEngine
 from hvproto.processor.segments import (
     NULL_SEGMENT,
@@ -41,11 +46,10 @@ from hvproto.processor.segments import (
     TableRegister,
 )
 from hvproto.processor.settings import CR0_PE, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
+from hvproto.processor.state import SUMMARY_CODE_64, SUMMARY_LONG
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
-_EIP = x86_const.UC_X86_REG_EIP
-_EFLAGS = x86_const.UC_X86_REG_EFLAGS
-_CR2 = x86_const.UC_X86_REG_CR2
+DEBUG_VECTOR, NMI_VECTOR = 1, 2
 _TSS_IO_MAP_BASE = 0x66
 _V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 """What an interrupt of virtual-8086 mode pushes besides, in this order, and makes null."""
@@ -78,14 +82,14 @@ def choose_engine(name: str | None = None) -> type[Engine]:
         return PortableEngine
     if name is not None:
         raise BadInput(f"unknown engine {name!r}: {ENGINE_VARIABLE} is native or portable")
-    return NativeEngine if native.self_check() is None else PortableEngine
+    return NativeEngine if private_layout.self_check() is None else PortableEngine
 
 
-class Processor:
-    """An x86 processor in 32-bit system mode over ``ram``, which Python owns.
+class Processor(LinearMemory):
+    """An x86 processor in any of its modes over ``ram``, which Python owns.
 
-    Addresses of memory methods are *linear* unless the name says physical. All sizes are in bytes,
-    all integers little endian.
+    Registers are 64 bits wide; outside long mode the upper half of what is written is dropped. The names are those
+    of 32-bit code in all modes: ``eip`` is RIP in 64-bit code.
     """
 
     def __init__(self, ram: memoryview, engine: str | None = None) -> None:
@@ -105,35 +109,52 @@ class Processor:
         self.engine = choose_engine(engine)(ram, self)
         if isinstance(self.engine, PortableEngine):
             me = weakref.proxy(self)
-            self.engine.load_descriptor = lambda selector: me._descriptor_for_register(selector)
             self.engine.port_refusal = lambda port, size: me._port_refusal(port, size)
             self.engine.code_byte = lambda offset: me._code_byte(offset)
 
     # -- registers ---------------------------------------------------------------------------
 
     @property
+    def long_mode(self) -> bool:
+        """EFER.LMA: 64-bit code or compatibility mode."""
+        return bool(self.engine.state().summary.value & SUMMARY_LONG)
+
+    @property
+    def code64(self) -> bool:
+        """Whether the code segment is one of 64 bits."""
+        return bool(self.engine.state().summary.value & SUMMARY_CODE_64)
+
+    def _wrapped(self, value: int) -> int:
+        return value & (0xFFFF_FFFF_FFFF_FFFF if self.long_mode else 0xFFFF_FFFF)
+
+    @property
     def eip(self) -> int:
-        return self.engine.read_register(_EIP)
+        return self.engine.read_register(EIP_ID)
 
     @eip.setter
     def eip(self, value: int) -> None:
-        self.engine.write_register(_EIP, value & 0xFFFF_FFFF)
+        self.engine.write_register(EIP_ID, self._wrapped(value))
+
+    @property
+    def code_address(self) -> int:
+        """The linear address of the instruction at CS:EIP."""
+        return self._wrapped(self.code.base + self.eip)
 
     @property
     def eflags(self) -> int:
-        return self.engine.read_register(_EFLAGS)
+        return self.engine.read_register(EFLAGS_ID)
 
     @eflags.setter
     def eflags(self, value: int) -> None:
-        self.engine.write_register(_EFLAGS, value)
+        self.engine.write_register(EFLAGS_ID, value)
 
     @property
     def cr2(self) -> int:
-        return self.engine.read_register(_CR2)
+        return self.engine.read_register(CR2_ID)
 
     @cr2.setter
     def cr2(self, value: int) -> None:
-        self.engine.write_register(_CR2, value)
+        self.engine.write_register(CR2_ID, value)
 
     @property
     def esp(self) -> int:
@@ -144,16 +165,36 @@ class Processor:
         self.set_gpr(4, value)
 
     def gpr(self, index: int) -> int:
-        """A general register by its machine encoding, 0 = EAX ... 7 = EDI."""
+        """A general register by its machine encoding, 0 = EAX ... 7 = EDI, 8 = R8 ... 15 = R15."""
         return self.engine.read_register(GPR_IDS[index])
 
     def set_gpr(self, index: int, value: int) -> None:
-        self.engine.write_register(GPR_IDS[index], value & 0xFFFF_FFFF)
+        self.engine.write_register(GPR_IDS[index], self._wrapped(value))
 
     def registers(self) -> dict[str, int]:
-        """The general registers, EIP and EFLAGS by name."""
-        named = {name: self.gpr(index) for index, name in enumerate(GPR_NAMES)}
+        """The general registers, the instruction pointer and the flags by name; in long mode all sixteen."""
+        if self.long_mode:
+            named = {name: self.gpr(index) for index, name in enumerate(WIDE_GPR_NAMES)}
+            return {**named, "rip": self.eip, "rflags": self.eflags}
+        named = {name: self.gpr(index) & 0xFFFF_FFFF for index, name in enumerate(GPR_NAMES)}
         return {**named, "eip": self.eip, "eflags": self.eflags}
+
+    def debug_register(self, number: int) -> int:
+        """DR0 to DR3, DR6 or DR7."""
+        return self.engine.read_register(DEBUG_IDS[number])
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write DR0 to DR3 or DR6. What DR7 switches on only guest code can: ValueError."""
+        if number not in (0, 1, 2, 3, 6):
+            raise ValueError(f"DR{number} can't be written from outside")
+        self.engine.write_register(DEBUG_IDS[number], value)
+
+    def msr(self, number: int) -> int:
+        """A model-specific register; 0 for one that the engine doesn't have."""
+        return self.engine.read_msr(number)
+
+    def set_msr(self, number: int, value: int) -> None:
+        self.engine.write_msr(number, value)
 
     @property
     def cpl(self) -> int:
@@ -171,7 +212,7 @@ class Processor:
         return self.engine.read_segment(register)
 
     def set_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
-        """Load segment registers; the descriptors must be those in the current tables."""
+        """Load segment registers, hidden part and all; SS brings the CPL with its DPL. No table is looked at."""
         self.engine.write_segments(segments)
 
     # -- settings ----------------------------------------------------------------------------
@@ -218,129 +259,81 @@ class Processor:
     def paging_mode(self) -> PagingMode:
         return PagingMode(*(self.control(s) for s in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER)))
 
-    # -- memory ------------------------------------------------------------------------------
-
-    def read_physical(self, physical: int, size: int) -> int | None:
-        """An integer from RAM, or None where there is none."""
-        if physical + size > len(self.ram):
-            return None
-        return int.from_bytes(self.ram[physical : physical + size], "little")
-
-    def write_physical(self, physical: int, size: int, value: int) -> None:
-        self.ram[physical : physical + size] = value.to_bytes(size, "little")
-
-    def walk(self, linear: int) -> Walk:
-        """What the page tables now in CR3 say of a linear address; changes nothing."""
-        return walk(self.paging_mode, self.read_physical, linear)
-
-    def translate(self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None) -> int:
-        """The physical address for an access, A and D bits set as by the processor.
-
-        ``mode`` is what `paging_mode` gave, for a caller with many addresses. Raises `Raised` (a
-        page fault) or `UnmappedAccess`.
-        """
-        mode = mode or self.paging_mode
-        found = walk(mode, self.read_physical, linear)
-        error = fault_code(mode, found, access, user=user)
-        if error is not None or found.physical is None:
-            raise Raised(14, error, linear)
-        for address, bits in accessed_bits(mode, found, access):
-            self.ram[address] |= bits
-        if found.physical >= len(self.ram):
-            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), found.physical)
-        return found.physical
-
-    def read_bytes(self, linear: int, size: int) -> bytes:
-        """Bytes from linear memory at supervisor level. Raises `Raised` (a page fault) and `UnmappedAccess`."""
-        return b"".join(bytes(self.ram[at : at + n]) for at, n in self._pieces(linear, size, Access.READ))
-
-    def write_bytes(self, linear: int, data: bytes) -> None:
-        """Bytes to linear memory at supervisor level; nothing is written if any page faults."""
-        done = 0
-        for at, n in list(self._pieces(linear, len(data), Access.WRITE)):
-            self.ram[at : at + n] = data[done : done + n]
-            done += n
-
-    def _pieces(self, linear: int, size: int, access: Access) -> list[tuple[int, int]]:
-        pieces = []
-        while size > 0:
-            n = min(size, PAGE_SIZE - page_offset(linear))
-            pieces.append((self.translate(linear, access), n))
-            linear = linear + n & 0xFFFF_FFFF
-            size -= n
-        return pieces
-
-    def read(self, linear: int, size: int) -> int:
-        return int.from_bytes(self.read_bytes(linear, size), "little")
-
-    def write(self, linear: int, size: int, value: int) -> None:
-        self.write_bytes(linear, value.to_bytes(size, "little"))
-
-    def peek(self, linear: int, size: int) -> bytes | None:
-        """Bytes of linear memory without any effect; None if some of it isn't mapped to RAM."""
-        out = b""
-        while size > 0:
-            found = self.walk(linear)
-            n = min(size, PAGE_SIZE - page_offset(linear))
-            if found.physical is None or found.physical + n > len(self.ram):
-                return None
-            out += bytes(self.ram[found.physical : found.physical + n])
-            linear, size = linear + n & 0xFFFF_FFFF, size - n
-        return out
-
     # -- delivery ----------------------------------------------------------------------------
+
+    def target(self) -> LiveTarget:
+        """The state as it is now, for one delivery."""
+        return LiveTarget(self)
 
     def interrupt(self, vector: int) -> Delivered:
         """Deliver an external interrupt through the current IDT now. Raises `Shutdown`."""
         eip = self.eip
         return self._deliver(Event(vector, Source.EXTERNAL, eip), eip)
 
+    def nmi(self) -> Delivered:
+        """Deliver a non-maskable interrupt now; others are blocked until the next IRET (SDM vol. 3, 6.7.1).
+
+        Raises `Shutdown`. It is the caller's to see that `nmi_blocked` isn't set.
+        """
+        self.engine.block_nmi()
+        return self.interrupt(NMI_VECTOR)
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Whether an NMI has been delivered and no IRET executed since."""
+        return self.engine.state().nmi_blocked
+
     def raise_exception(self, vector: int, error_code: int | None = None) -> Delivered:
         """Deliver a fault of the instruction at EIP through the current IDT. Raises `Shutdown`."""
-        eip = self.eip
-        return self._deliver(Event(vector, Source.EXCEPTION, eip, error_code), eip)
+        return self._deliver_pending(PendingException(vector, error_code))
 
     def _deliver_pending(self, pending: PendingException) -> Delivered:
         eip = self.eip
-        source = Source.SOFTWARE if pending.software else Source.EXCEPTION
+        source = Source.TRAP if pending.trap or pending.vector == DEBUG_VECTOR else Source.FAULT
+        if pending.software:
+            source = Source.SOFTWARE
         cr2 = self.cr2 if pending.vector == 14 and not pending.software else None
         return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
 
     def _deliver(self, event: Event, eip: int) -> Delivered:
-        target = LiveTarget(self)
+        target = self.target()
         v86 = bool(target.eflags & EFLAGS_VM)
         if v86:
             event = replace(event, v86=tuple(self.segment(register).selector for register in _V86_FRAME))
-        result = deliver(target, event, eip)
-        if v86:
-            self.engine.leave_v86()
-        segments = {SegmentRegister.CS: result.code}
-        if result.stack is not None:
-            segments[SegmentRegister.SS] = result.stack
-        if v86:
-            segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
-        self.set_segments(segments)
-        self.eflags = result.eflags
+        result = deliver(target, event, eip, self.target)
+        if not result.switched:
+            segments = {SegmentRegister.CS: result.code}
+            if result.stack is not None:
+                segments[SegmentRegister.SS] = result.stack
+            if v86:
+                segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
+            self.eflags = result.eflags
+            self.set_segments(segments)
+            self.eip = result.eip
         self.esp = result.esp
-        self.eip = result.eip
         if result.cr2 is not None:
             self.cr2 = result.cr2
+        if self.engine.state().shadow:
+            self.engine.end_shadow()
         return result
 
     @property
     def in_interrupt_shadow(self) -> bool:
-        """Whether the last instruction was an STI or a load of SS, which hold interrupts off for one more.
+        """Whether an STI or a load of SS, the last instruction, holds interrupts off for one more (SDM vol. 3, 6.8)."""
+        return self.engine.state().shadow
 
-        Both end a basic block, so the last block's end tells whether it was executed last. An STI
-        with IF set already counts too: it delays an interrupt by one block.
-        """
-        linear = self.code.base + self.eip & 0xFFFF_FFFF
-        if self.engine.block_end != linear:
-            return False
-        last = self.peek(linear - 2 & 0xFFFF_FFFF, 2)
-        if last is None:
-            return False
-        return last[1] in (0xFB, 0x17) or (last[0] == 0x8E and last[1] >> 3 & 7 == SegmentRegister.SS)
+    def segment_base(self, name: str) -> int:
+        """The linear base of a segment register by its lower-case name."""
+        return self.segment(SegmentRegister[name.upper()]).base
+
+    def register(self, name: str) -> int:
+        """A general register by any of its wide or 32-bit names, zero-extended."""
+        for names, mask in ((WIDE_GPR_NAMES, 0xFFFF_FFFF_FFFF_FFFF), (GPR_NAMES, 0xFFFF_FFFF)):
+            if name in names:
+                return self.gpr(names.index(name)) & mask
+        if name[0] == "r" and name[-1] == "d":
+            return self.gpr(int(name[1:-1])) & 0xFFFF_FFFF
+        raise ValueError(f"no general register of 32 or 64 bits: {name}")
 
     def port_allowed(self, port: int, size: int) -> bool:
         """Whether IOPL or the I/O permission bitmap allow an access (SDM vol. 1, 19.5)."""
@@ -352,10 +345,10 @@ class Processor:
         tr = self.tr
         if tr.system_type not in (TSS32_AVAILABLE, TSS32_BUSY) or tr.limit < _TSS_IO_MAP_BASE + 1:
             return False
-        at = self.read(tr.base + _TSS_IO_MAP_BASE & 0xFFFF_FFFF, 2) + port // 8
+        at = self.read(self._wrapped(tr.base + _TSS_IO_MAP_BASE), 2) + port // 8
         if at + 1 > tr.limit:
             return False
-        bits = self.read(tr.base + at & 0xFFFF_FFFF, 2) >> (port & 7)
+        bits = self.read(self._wrapped(tr.base + at), 2) >> (port & 7)
         return not bits & ((1 << size) - 1)
 
     def _port_refusal(self, port: int, size: int) -> Raised | None:
@@ -364,14 +357,8 @@ class Processor:
         except Raised as fault:
             return fault
 
-    def _descriptor_for_register(self, selector: int) -> Segment:
-        try:
-            return load_descriptor(LiveTarget(self), selector)
-        except Raised:
-            return Segment(selector)
-
     def _code_byte(self, offset: int) -> int:
-        at = self.peek(self.code.base + self.eip + offset & 0xFFFF_FFFF, 1)
+        at = self.peek(self._wrapped(self.code_address + offset), 1)
         return at[0] if at else 0
 
     # -- running -----------------------------------------------------------------------------
@@ -428,7 +415,7 @@ class Processor:
                 case Outcome.STOPPED:
                     if self._trapped:
                         return Stop.TRAP
-                    if engine.now >= self._deadline or (self._until_open and self.eflags & EFLAGS_IF):
+                    if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
                     self.on_breath()
                     self._breath_end = engine.now + engine.breath
@@ -436,11 +423,28 @@ class Processor:
                     return Stop.HALT
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
-                    first = engine.pending.vector
-                    engine.counts[first] += 1
-                    delivered = self._deliver_pending(engine.pending)
-                    if delivered.vector != first:
-                        engine.counts[delivered.vector] += 1
+                    self._count_and_deliver(explained(self, engine.pending))
+                case Outcome.SYSTEM_CALL:
+                    self._perform(engine.system_call)
+
+    def _open(self) -> bool:
+        """Whether an external interrupt would be taken now."""
+        return bool(self.eflags & EFLAGS_IF) and not self.in_interrupt_shadow
+
+    def _count_and_deliver(self, pending: PendingException) -> None:
+        counts = self.engine.counts
+        counts[pending.vector] += 1
+        delivered = self._deliver_pending(pending)
+        if delivered.vector != pending.vector:
+            counts[delivered.vector] += 1
+
+    def _perform(self, call: SystemCall | None) -> None:
+        assert call is not None
+        try:
+            system_calls.perform(self, call)
+        except Raised as fault:
+            self.eip = self.engine.system_call_at
+            self._count_and_deliver(PendingException(fault.vector, fault.error_code))
 
     # -- what the engine calls back ----------------------------------------------------------
 

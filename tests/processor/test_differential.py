@@ -7,8 +7,8 @@ import hashlib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hvproto.processor.delivery import Shutdown
 from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_IF, Setting

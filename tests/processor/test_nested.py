@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hvproto.errors import Fault
-from hvproto.processor.delivery import Shutdown
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Processor, Stop
 from hvproto.processor.segments import Segment, TableRegister
 from hvproto.processor.settings import EFLAGS_FIXED, EFLAGS_IF, Setting

@@ -7,7 +7,7 @@ from functools import cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hvproto.processor.delivery import Raised
+from hvproto.processor.exceptions import Raised
 from hvproto.processor.paging import NX, PS, A, Access, D, G, P, U, W
 from tests.support.bench import CODE0, CODE3, Bench
 from tests.support.page_tables import FRAME, PROBE, TABLES, Tables

@@ -6,7 +6,7 @@ import pytest
 
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import SegmentRegister, v86_segment
-from hvproto.processor.settings import EFLAGS_IF, EFLAGS_TF, EFLAGS_VM
+from hvproto.processor.settings import EFLAGS_IF, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
 from tests.support.bench import BITMAP, CODE0, CODE3, CONFORMING0, DATA0, KERNEL_STACK, NEVER, STUBS, Bench
 
 PARAGRAPH = 0xE00
@@ -55,7 +55,8 @@ def test_an_exception_of_v86_mode(
     frame = list(arrived.frame)
     if error is not None:
         assert frame.pop(0) == error
-    assert frame[0:3] == [eip, PARAGRAPH, 2 | EFLAGS_VM | flags]
+    reported_before = 0 if vector == 0x30 or vector in (1, 3, 4) else EFLAGS_RF
+    assert frame[0:3] == [eip, PARAGRAPH, 2 | EFLAGS_VM | flags | reported_before]
     assert frame[3:5] == [SP, SELECTORS["ss"]]
     assert frame[5:9] == [SELECTORS[name] for name in ("es", "ds", "fs", "gs")]
     assert bench.cpu.esp == KERNEL_STACK - 36 - (4 if error is not None else 0)

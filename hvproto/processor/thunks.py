@@ -1,0 +1,436 @@
+"""The machine code that Unicorn calls in a run instead of Python, in assembly: hooks of the native engine.
+
+With no Python frame on the stack, a nested fault may longjmp over them safely; and an exception from ring 3 to ring 0
+and its IRET cost less than one empty Python hook. What the engine's own delivery doesn't do by the book, and what needs
+a look at the instruction, a thunk *leaves*: it stops the engine before anything has changed, and Python delivers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from functools import cache
+
+import keystone
+
+from hvproto.processor import private_layout as at
+from hvproto.processor.settings import EFLAGS_IF, EFLAGS_RF
+from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
+
+# The block that the thunks share with Python.
+CTL_CPU = 0x00
+CTL_ENV = 0x08
+CTL_NOW = 0x10
+CTL_DEADLINE = 0x18
+CTL_STOPPED = 0x20  # set by the block thunk when it stops the engine at the deadline
+CTL_VECTOR = 0x28  # the exception that is being delivered, or was last ...
+CTL_ERROR = 0x2C  # ... its error code
+CTL_BLOCK_END = 0x30  # linear address after the last block entered
+CTL_CR2 = 0x38  # ... CR2 when it was raised
+CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
+CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
+CTL_LEFT = 0x48  # set when the delivery is left to Python
+CTL_UNTIL_OPEN = 0x4C  # stop at the first block where an external interrupt could be taken
+CTL_NOT_CANONICAL = 0x50  # set by the page walk for an address that isn't canonical
+CTL_MARKS = 0x54  # how many entries on the way of the last page walk had A clear before it ...
+CTL_MARK = 0x58  # ... their addresses in our memory: 4
+CTL_RAM = 0x78
+CTL_RAM_SIZE = 0x80
+CTL_PREFIXES = 0x88  # three sets of 256 bits: prefixes, ...
+CTL_UPDATES = 0xA8  # ... opcodes that may read and write the same operand, ...
+CTL_UPDATES_0F = 0xC8  # ... and those after 0F
+CTL_UC = 0xE8
+CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_SIZE = CTL_COUNTS + 256 * 4
+
+# What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
+# It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
+# (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
+INTERRUPT = f"""
+    push rbx
+    push r12
+    push r13
+    mov rbx, rdx
+    cmp dword ptr [rbx + {CTL_DELIVERING}], 0
+    jne leave
+    mov r12, qword ptr [rbx + {CTL_ENV}]
+    mov dword ptr [rbx + {CTL_VECTOR}], esi
+    mov eax, dword ptr [r12 + {at.ENV_ERROR_CODE}]
+    mov dword ptr [rbx + {CTL_ERROR}], eax
+    mov rax, qword ptr [r12 + {at.ENV_CR2}]
+    mov qword ptr [rbx + {CTL_CR2}], rax
+    mov dword ptr [rbx + {CTL_LENGTH}], 0
+    mov dword ptr [rbx + {CTL_DELIVERING}], 1
+    mov r13, qword ptr [r12 + {at.ENV_EIP}]
+    add r13, qword ptr [r12 + {at.ENV_CS_BASE}]
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz has_address
+    mov r13d, r13d
+has_address:
+    cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
+    jne software
+    cmp esi, 14
+    je page_fault
+    cmp esi, 1
+    je leave
+    lea eax, [rsi - 10]
+    cmp eax, 3
+    ja fault
+    cmp dword ptr [rbx + {CTL_ERROR}], 0
+    jne leave
+    cmp dword ptr [rbx + {CTL_NOT_CANONICAL}], 0
+    jne leave
+fault:
+    or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
+    jmp look_at_gate
+
+page_fault:
+    mov ecx, dword ptr [rbx + {CTL_MARKS}]
+unmark:
+    test ecx, ecx
+    jz unmarked
+    dec ecx
+    mov rax, qword ptr [rbx + rcx*8 + {CTL_MARK}]
+    and byte ptr [rax], 0xdf
+    jmp unmark
+unmarked:
+    mov dword ptr [rbx + {CTL_MARKS}], 0
+    test dword ptr [rbx + {CTL_ERROR}], 0x12
+    jnz fault
+scan:
+    mov rdi, r12
+    mov rsi, r13
+    movabs rax, {{load_code_byte}}
+    call rax
+    inc r13
+    movzx eax, al
+    bt dword ptr [rbx + {CTL_PREFIXES}], eax
+    jc scan
+    cmp eax, 0x0f
+    je two_bytes
+    bt dword ptr [rbx + {CTL_UPDATES}], eax
+    jc leave
+    jmp fault
+two_bytes:
+    mov rdi, r12
+    mov rsi, r13
+    movabs rax, {{load_code_byte}}
+    call rax
+    movzx eax, al
+    bt dword ptr [rbx + {CTL_UPDATES_0F}], eax
+    jc leave
+    jmp fault
+
+software:
+    mov ecx, 2
+    cmp esi, 3
+    je short_form
+    cmp esi, 4
+    jne rewind
+short_form:
+    mov rdi, r12
+    lea rsi, [r13 - 1]
+    movabs rax, {{load_code_byte}}
+    call rax
+    mov ecx, 1
+    cmp al, 0xcc
+    je rewind
+    cmp al, 0xce
+    je rewind
+    mov ecx, 2
+rewind:
+    mov dword ptr [rbx + {CTL_LENGTH}], ecx
+    sub qword ptr [r12 + {at.ENV_EIP}], rcx
+
+look_at_gate:
+    test dword ptr [r12 + {at.ENV_CR0}], 1
+    jz deliver
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz deliver
+    mov eax, dword ptr [rbx + {CTL_VECTOR}]
+    lea esi, [rax*8 + 5]
+    cmp esi, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
+    ja leave
+    add esi, dword ptr [r12 + {at.ENV_IDT_BASE}]
+    mov rdi, r12
+    mov edx, {at.SUPERVISOR_WALK}
+    xor ecx, ecx
+    movabs rax, {{load_byte}}
+    call rax
+    and eax, 0x1f
+    cmp eax, 0x0e
+    jb leave
+    cmp eax, 0x0f
+    ja leave
+deliver:
+    mov rdi, qword ptr [rbx + {CTL_CPU}]
+    movabs rax, {{do_interrupt}}
+    call rax
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
+    movzx eax, byte ptr [rbx + {CTL_VECTOR}]
+    inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
+    pop r13
+    pop r12
+    pop rbx
+    ret
+leave:
+    mov dword ptr [rbx + {CTL_LEFT}], 1
+    mov rdi, qword ptr [rbx + {CTL_UC}]
+    pop r13
+    pop r12
+    pop rbx
+    movabs rax, {{stop}}
+    jmp rax
+"""
+
+INVALID = f"""
+    push rbx
+    push r12
+    push r13
+    mov rbx, rsi
+    cmp dword ptr [rbx + {CTL_DELIVERING}], 0
+    jne leave
+    mov r12, qword ptr [rbx + {CTL_ENV}]
+    mov rax, qword ptr [r12 + {at.ENV_CR2}]
+    mov qword ptr [rbx + {CTL_CR2}], rax
+    mov dword ptr [rbx + {CTL_VECTOR}], 6
+    mov dword ptr [rbx + {CTL_LENGTH}], 0
+    mov dword ptr [rbx + {CTL_DELIVERING}], 1
+    mov r13, qword ptr [r12 + {at.ENV_EIP}]
+    add r13, qword ptr [r12 + {at.ENV_CS_BASE}]
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz scan
+    mov r13d, r13d
+scan:
+    mov rdi, r12
+    mov rsi, r13
+    movabs rax, {{load_code_byte}}
+    call rax
+    inc r13
+    movzx eax, al
+    bt dword ptr [rbx + {CTL_PREFIXES}], eax
+    jc scan
+    cmp eax, 0xf1
+    je leave
+    or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
+    test dword ptr [r12 + {at.ENV_CR0}], 1
+    jz deliver
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz deliver
+    mov esi, 6 * 8 + 5
+    cmp esi, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
+    ja leave
+    add esi, dword ptr [r12 + {at.ENV_IDT_BASE}]
+    mov rdi, r12
+    mov edx, {at.SUPERVISOR_WALK}
+    xor ecx, ecx
+    movabs rax, {{load_byte}}
+    call rax
+    and eax, 0x1f
+    cmp eax, 0x0e
+    jb leave
+    cmp eax, 0x0f
+    ja leave
+deliver:
+    mov rdi, qword ptr [rbx + {CTL_CPU}]
+    movabs rax, {{do_interrupt}}
+    call rax
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
+    inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
+    jmp done
+leave:
+    mov dword ptr [rbx + {CTL_LEFT}], 1
+    mov rdi, qword ptr [rbx + {CTL_UC}]
+    movabs rax, {{stop}}
+    call rax
+done:
+    mov eax, 1
+    pop r13
+    pop r12
+    pop rbx
+    ret
+"""
+
+BLOCK = f"""
+    mov rax, qword ptr [rcx + {CTL_NOW}]
+    cmp rax, qword ptr [rcx + {CTL_DEADLINE}]
+    jae expired
+    cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
+    jne closed_so_far
+charge:
+    mov edx, edx
+    add rax, rdx
+    mov qword ptr [rcx + {CTL_NOW}], rax
+    add rsi, rdx
+    mov qword ptr [rcx + {CTL_BLOCK_END}], rsi
+    ret
+closed_so_far:
+    mov r8, qword ptr [rcx + {CTL_ENV}]
+    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_IF}
+    jz charge
+    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
+    jnz charge
+expired:
+    mov dword ptr [rcx + {CTL_STOPPED}], 1
+    movabs rax, {{stop}}
+    jmp rax
+"""
+
+
+def _note(name: str, size: int, *, marks: bool = True) -> str:
+    """One step of a walk: RAX is the index into the table at R11; R11 becomes the next table."""
+    mark = f"""
+    test al, 0x20
+    jnz {name}_marked
+    mov ecx, dword ptr [rbx + {CTL_MARKS}]
+    mov qword ptr [rbx + rcx*8 + {CTL_MARK}], r11
+    inc dword ptr [rbx + {CTL_MARKS}]
+{name}_marked:
+"""
+    return f"""
+    lea r11, [r11 + rax*{size}]
+    cmp r11, qword ptr [rbx + {CTL_RAM_SIZE}]
+    jae noted
+    add r11, qword ptr [rbx + {CTL_RAM}]
+    mov {"rax" if size == 8 else "eax"}, {"q" if size == 8 else "d"}word ptr [r11]
+    test al, 1
+    jz noted
+    {mark if marks else ""}
+    mov r11, rax
+    shl r11, 12
+    shr r11, 24
+    shl r11, 12
+"""
+
+
+# The engine sets A in the upper entries of a walk that faults further down; the processor does not. So what was clear
+# before the walk is noted, and cleared again if a page fault is what comes of it.
+PAGE_WALK = f"""
+    movabs rax, {{control}}
+    mov dword ptr [rax + {CTL_MARKS}], 0
+    mov dword ptr [rax + {CTL_NOT_CANONICAL}], 0
+    mov r10, qword ptr [rax + {CTL_ENV}]
+    cmp dword ptr [r10 + {at.ENV_CR0}], 0
+    jns walk
+    push rbx
+    push rcx
+    mov rbx, rax
+    mov r11, qword ptr [r10 + {at.ENV_CR3}]
+    test dword ptr [r10 + {at.ENV_CR4}], 0x20
+    jz two_level
+    test dword ptr [r10 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jz pae
+    mov rax, rsi
+    sar rax, 47
+    inc rax
+    cmp rax, 1
+    ja not_canonical
+    and r11, -4096
+    mov rax, rsi
+    shr rax, 39
+    and eax, 0x1ff
+    {_note("level4", 8)}
+    mov rax, rsi
+    shr rax, 30
+    and eax, 0x1ff
+    {_note("level3", 8)}
+    test al, 0x80
+    jnz noted
+    jmp directory
+pae:
+    and r11, -32
+    mov r11d, r11d
+    mov rax, rsi
+    shr rax, 30
+    and eax, 3
+    {_note("pointers", 8, marks=False)}
+directory:
+    mov rax, rsi
+    shr rax, 21
+    and eax, 0x1ff
+    {_note("directory_entry", 8)}
+    jmp noted
+two_level:
+    and r11, -4096
+    mov r11d, r11d
+    mov eax, esi
+    shr eax, 22
+    {_note("entry", 4)}
+    jmp noted
+not_canonical:
+    mov dword ptr [rbx + {CTL_NOT_CANONICAL}], 1
+noted:
+    pop rcx
+    pop rbx
+walk:
+    movabs rax, {{page_walk}}
+    jmp rax
+"""
+
+
+def port_thunk(arguments: tuple[str, ...], control: str, callback: str) -> str:
+    """IN/OUT: the IOPL and I/O-bitmap check that Unicorn leaves out, then Python's callback."""
+    saves = "\n".join(f"    push {name}" for name in arguments)
+    restores = "\n".join(f"    pop {name}" for name in reversed(arguments))
+    pad = 8 if len(arguments) % 2 == 0 else 0
+    return f"""
+    mov r9, {control}
+    mov r10, qword ptr [r9 + {CTL_ENV}]
+    test dword ptr [r10 + {at.ENV_CR0}], 1
+    jz allowed
+    mov eax, dword ptr [r10 + {at.ENV_SUMMARY}]
+    and eax, 3
+    mov r11d, dword ptr [r10 + {at.ENV_EFLAGS}]
+    test r11d, 0x20000
+    jnz check
+    shr r11d, 12
+    and r11d, 3
+    cmp eax, r11d
+    jbe allowed
+check:
+{saves}
+    sub rsp, {pad}
+    mov rdi, r10
+    movabs rax, {{check_byte}}
+    cmp edx, 1
+    je call_check
+    movabs rax, {{check_word}}
+    cmp edx, 2
+    je call_check
+    movabs rax, {{check_long}}
+call_check:
+    call rax
+    add rsp, {pad}
+{restores}
+allowed:
+    movabs rax, {callback}
+    jmp rax
+"""
+
+
+def bits(members: tuple[int, ...]) -> bytes:
+    """A set of bytes as 256 bits, for BT."""
+    return sum(1 << member for member in members).to_bytes(32, "little")
+
+
+class CodePage:
+    """Executable memory with thunks in it; it must outlive the engine that calls them."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._free = 0
+
+    def add(self, source: str, names: dict[str, int]) -> int:
+        """Assemble a thunk with these numbers in place of ``{names}``; returns its address."""
+        code = _assemble(source.format_map(names))
+        place = self._free
+        self._page[place : place + len(code)] = code
+        self._free += len(code) + 15 & ~15
+        return self._base + place
+
+
+@cache
+def _assemble(source: str) -> bytes:
+    code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(source, as_bytes=True)
+    return bytes(code)
