@@ -15,7 +15,7 @@ from hvproto.addresses import GVA, PAGE_MASK
 from hvproto.errors import EXCEPTION_NAMES
 from hvproto.hypervisor.code import loads_stack
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
-from hvproto.processor.exceptions import Event, Raised, Source, load_descriptor
+from hvproto.processor.exceptions import Event, Raised, Source, exception_source, load_descriptor
 from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK
 from hvproto.processor.settings import EFLAGS_TF
@@ -66,7 +66,7 @@ class Exits:
     def _reflect(self, vector: int, error_code: int | None, cr2: int | None = None) -> None:
         cpu = self._cpu
         self._tell(vector, error_code, "reflect", EXCEPTION_NAMES.get(vector, ""), cr2)
-        cpu.deliver(Event(vector, Source.FAULT, cpu.eip, error_code, cr2), cpu.eip)
+        cpu.deliver(Event(vector, exception_source(vector), cpu.eip, error_code, cr2), cpu.eip)
 
     def _tell(self, vector: int, error_code: int | None, route: str, detail: str, cr2: int | None = None) -> None:
         guest = self._guest

@@ -27,7 +27,7 @@ from hvproto.processor.segments import (
     SegmentRegister,
     TableRegister,
 )
-from hvproto.processor.settings import CR0_ET, CR0_PE, EFER_LMA, EFLAGS_IF, EFLAGS_IOPL, Setting
+from hvproto.processor.settings import CR0_ET, CR0_PE, EFER_LMA, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_RF, Setting
 
 ESP_INDEX = 4
 DATA_REGISTERS = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
@@ -82,7 +82,10 @@ class VirtualCpu:
     def load_frame(self) -> None:
         """Take over what the stub's frame holds: the guest has just stopped."""
         frame = self._region.read_frame()
-        self.vector, self.error_code, self.eip, cs, self.real_eflags, self.esp, ss = frame
+        self.vector, self.error_code, self.eip, cs, flags, self.esp, ss = frame
+        # The processor reports its faults with RF set. Of the guest's own flags it is part only in what a fault that is
+        # reflected reports, and there delivery sets it.
+        self.real_eflags = flags & ~EFLAGS_RF
         if cs != self._frame_selectors[0]:
             self.code = self._loaded(cs)
         if ss != self._frame_selectors[1]:

@@ -1,6 +1,7 @@
-"""ELF32 executables for i386 (System V ABI, Intel386 supplement), read by pyelftools and checked here.
+"""ELF executables for i386 (ELF32) and x86-64 (ELF64), by the System V ABI's supplements, checked here.
 
-Nothing in the file is trusted: whatever is broken, in whatever way, ends in an ``ImageError`` that says what and where.
+Sections and symbols are read by pyelftools. Nothing in the file is trusted: whatever is broken, in whatever way, ends
+in an ``ImageError`` that says what and where.
 """
 
 from __future__ import annotations
@@ -26,12 +27,36 @@ MAX_MEMORY_SIZE = 1 << 30
 
 MAX_SYMBOLS = 200_000
 
-_HEADER_SIZE = 52
-_PROGRAM_HEADER_SIZE = 32
-_ET_EXEC, _EM_386, _PT_LOAD = 2, 3, 1
-_CLASSES = {1: "32-bit", 2: "64-bit"}
+_IDENTIFICATION_SIZE = 16
+_ET_EXEC, _PT_LOAD = 2, 1
 _ORDERS = {1: "little-endian", 2: "big-endian"}
 _TYPES = {0: "ET_NONE", 1: "ET_REL (an object file)", 3: "ET_DYN (position-independent)", 4: "ET_CORE"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """One of the two formats: the layouts of a header behind the identification, and of a program header.
+
+    The fields of a program header come in another order in each; ``load_fields`` says where offset, virtual and
+    physical address and both sizes are.
+    """
+
+    kind: ImageKind
+    machine: int
+    machine_name: str
+    header: struct.Struct
+    program_header: struct.Struct
+    load_fields: tuple[int, int, int, int, int]
+
+    @property
+    def header_size(self) -> int:
+        return _IDENTIFICATION_SIZE + self.header.size
+
+
+_CLASSES = {
+    1: _Class("elf32", 3, "i386", struct.Struct("<HHIIIIIHHHHHH"), struct.Struct("<8I"), (1, 2, 3, 4, 5)),
+    2: _Class("elf64", 62, "x86-64", struct.Struct("<HHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), (2, 3, 4, 5, 6)),
+}
 
 # What pyelftools lets through when the sections of a file are nonsense.
 _READING_ERRORS = (
@@ -56,15 +81,18 @@ class _Load:
         return self.physical + self.memory_size
 
 
-def parse_elf(data: bytes, path: str, kind: ImageKind = "elf32") -> Image:
-    """The image of an ELF32 i386 executable, its segments at their *physical* addresses (``p_paddr``).
+def parse_elf(data: bytes, path: str, kind: ImageKind | None = None) -> Image:
+    """The image of an executable, its segments at their *physical* addresses (``p_paddr``).
 
-    The entry is made physical too where it lies in a segment whose virtual address differs. Symbols keep the
-    values of the file, which are virtual addresses: those that running code has once it has set up paging.
+    ``kind`` is what the image is called if not by its class. The entry is made physical too where it lies in a segment
+    whose virtual address differs. Symbols keep the values of the file, which are virtual addresses: those that running
+    code has once it has set up paging. A 64-bit file is entered as any other, in 32-bit protected mode.
     Raises ``ImageError``.
     """
-    entry, table, count, entry_size = _header(data, path)
-    loads = [load for load in _program_headers(data, path, table, count, entry_size) if load.memory_size]
+    layout = _layout(data, path)
+    entry, table, count, entry_size = _header(data, path, layout)
+    headers = _program_headers(data, path, layout, table, count, entry_size)
+    loads = [load for load in headers if load.memory_size]
     if not loads:
         raise ImageError(path, "no PT_LOAD segment: there is nothing to load")
     _refuse_overlaps(path, loads)
@@ -73,24 +101,35 @@ def parse_elf(data: bytes, path: str, kind: ImageKind = "elf32") -> Image:
         for load in sorted(loads, key=lambda load: load.physical)
     )
     spans = tuple((load.virtual, load.virtual + load.memory_size) for load in loads)
-    return Image(path, kind, segments, _physical_entry(path, entry, loads), Symbols(_symbols(data, path), spans))
+    symbols = Symbols(_symbols(data, path), spans)
+    return Image(path, kind or layout.kind, segments, _physical_entry(path, entry, loads), symbols)
 
 
-def _header(data: bytes, path: str) -> tuple[int, int, int, int]:
-    """Entry, and offset, count and entry size of the program header table."""
-    if len(data) < _HEADER_SIZE:
-        raise ImageError(path, f"truncated ELF header: {len(data)} bytes, it has {_HEADER_SIZE}")
+def _layout(data: bytes, path: str) -> _Class:
+    if len(data) < _IDENTIFICATION_SIZE:
+        raise ImageError(
+            path, f"truncated ELF header: {len(data)} bytes, its identification has {_IDENTIFICATION_SIZE}"
+        )
     if data[:4] != ELF_MAGIC:
         raise ImageError(path, "not an ELF file: the magic number is missing at offset 0")
-    if data[4] != 1:
-        raise ImageError(path, f"ELF class {_CLASSES.get(data[4], data[4])} at offset 4: 32-bit is needed")
+    if data[4] not in _CLASSES:
+        raise ImageError(path, f"ELF class {data[4]} at offset 4: 1 (32-bit) or 2 (64-bit) is needed")
+    return _CLASSES[data[4]]
+
+
+def _header(data: bytes, path: str, layout: _Class) -> tuple[int, int, int, int]:
+    """Entry, and offset, count and entry size of the program header table."""
+    if len(data) < layout.header_size:
+        raise ImageError(path, f"truncated ELF header: {len(data)} bytes, it has {layout.header_size}")
     if data[5] != 1:
         raise ImageError(path, f"ELF byte order {_ORDERS.get(data[5], data[5])} at offset 5: little-endian is needed")
-    file_type, machine, _, entry, table, _, _, _, entry_size, count = struct.unpack_from("<HHIIIIIHHH", data, 16)
+    fields = layout.header.unpack_from(data, _IDENTIFICATION_SIZE)
+    file_type, machine, _, entry, table, _, _, _, entry_size, count, *_ = fields
     if file_type != _ET_EXEC:
         raise ImageError(path, f"ELF type {_TYPES.get(file_type, file_type)} at offset 16: ET_EXEC is needed")
-    if machine != _EM_386:
-        raise ImageError(path, f"ELF machine {machine} at offset 18: 3 (i386) is needed")
+    if machine != layout.machine:
+        needed = f"{layout.machine} ({layout.machine_name})"
+        raise ImageError(path, f"ELF machine {machine} at offset 18: {needed} is needed in this class")
     try:
         ELFFile(BytesIO(data))
     except _READING_ERRORS as error:
@@ -102,9 +141,9 @@ def _told(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _program_headers(data: bytes, path: str, table: int, count: int, entry_size: int) -> list[_Load]:
-    if count and entry_size < _PROGRAM_HEADER_SIZE:
-        raise ImageError(path, f"program headers of {entry_size} bytes each: they have {_PROGRAM_HEADER_SIZE}")
+def _program_headers(data: bytes, path: str, layout: _Class, table: int, count: int, entry_size: int) -> list[_Load]:
+    if count and entry_size < layout.program_header.size:
+        raise ImageError(path, f"program headers of {entry_size} bytes each: they have {layout.program_header.size}")
     if count and table + count * entry_size > len(data):
         raise ImageError(
             path,
@@ -113,11 +152,9 @@ def _program_headers(data: bytes, path: str, table: int, count: int, entry_size:
         )
     loads = []
     for index in range(count):
-        header_type, offset, virtual, physical, file_size, memory_size = struct.unpack_from(
-            "<IIIIII", data, table + index * entry_size
-        )
-        if header_type == _PT_LOAD:
-            load = _Load(index, offset, virtual, physical, file_size, memory_size)
+        fields = layout.program_header.unpack_from(data, table + index * entry_size)
+        if fields[0] == _PT_LOAD:
+            load = _Load(index, *(fields[place] for place in layout.load_fields))
             _check(data, path, load)
             loads.append(load)
     return loads

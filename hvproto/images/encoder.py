@@ -64,12 +64,13 @@ def parse_instruction(body: str, bits: int, naming: Naming) -> Instruction:
         if match is None:
             raise ExpressionError("neither an instruction nor a directive")
         mnemonic, rest = match.group(1).lower(), rest[match.end() :].strip()
-        if mnemonic not in forms.PREFIXES or not rest:
+        size_prefix = forms.size_prefix(mnemonic, bits)
+        if not rest or (mnemonic not in forms.PREFIXES and size_prefix is None):
             break
-        prefix += bytes([forms.PREFIXES[mnemonic]])
+        prefix += bytes([forms.PREFIXES[mnemonic]]) if size_prefix is None else size_prefix
     operands = tuple(parse_operand(piece, naming) for piece in split_arguments(rest))
     instruction = Instruction(prefix, mnemonic, operands, bits)
-    if prefix.strip(b"\xf0") and mnemonic[:-1] not in forms.STRING_STEMS:
+    if not {0xF2, 0xF3}.isdisjoint(prefix) and mnemonic[:-1] not in forms.STRING_STEMS:
         raise ExpressionError(f"{mnemonic} can't be repeated")
     return instruction
 
@@ -82,7 +83,15 @@ def encode(instruction: Instruction, address: int, value: Value, prefer_long: bo
     code = _by_hand(instruction, address, value, prefer_long)
     if code is None:
         return _by_keystone(instruction, address, value)
+    if forms.OPERAND_SIZE in instruction.prefix and (code[:1] == b"\x66" or _has_sized_number(instruction)):
+        raise ExpressionError(f"an operand size prefix before {instruction.mnemonic}: say the size with its operand")
     return instruction.prefix + code
+
+
+def _has_sized_number(instruction: Instruction) -> bool:
+    """Whether a number follows the opcode whose length is the operand size."""
+    numbers = Immediate if instruction.mnemonic == "push" else FarPointer
+    return any(isinstance(operand, numbers) for operand in instruction.operands)
 
 
 def _by_hand(instruction: Instruction, address: int, value: Value, prefer_long: bool) -> bytes | None:
@@ -102,8 +111,12 @@ def _by_hand(instruction: Instruction, address: int, value: Value, prefer_long: 
             return forms.segment_stack(mnemonic, name, bits)
         case (Immediate() as pushed,) if mnemonic == "push":
             return forms.push(immediate_value(pushed, value), pushed.size, bits)
-        case (Immediate() as count,) if mnemonic in ("ret", "retn", "retf"):
-            return forms.returning(mnemonic, value(count.value))
+        case (Immediate() as count,) if mnemonic in ("ret", "retn", "retf", "retfw", "retfd", "retfq"):
+            return forms.returning(mnemonic, value(count.value), bits)
+        case (Register(name), Memory(registers=()) as memory) if mnemonic == "movabs":
+            return forms.absolute(name, value(memory.displacement), memory.segment, True, bits)
+        case (Memory(registers=()) as memory, Register(name)) if mnemonic == "movabs":
+            return forms.absolute(name, value(memory.displacement), memory.segment, False, bits)
     return None
 
 

@@ -11,6 +11,14 @@ from hvproto.images.operands import SEGMENT_PREFIXES, Memory, Operand, Register
 
 PREFIXES = {"lock": 0xF0, "rep": 0xF3, "repe": 0xF3, "repz": 0xF3, "repne": 0xF2, "repnz": 0xF2}
 
+OPERAND_SIZE, ADDRESS_SIZE = 0x66, 0x67
+_SIZE_PREFIXES = {
+    "o16": (OPERAND_SIZE, 16),
+    "o32": (OPERAND_SIZE, 32),
+    "a16": (ADDRESS_SIZE, 16),
+    "a32": (ADDRESS_SIZE, 32),
+}
+
 _STRINGS = {"movs": 0xA4, "cmps": 0xA6, "stos": 0xAA, "lods": 0xAC, "scas": 0xAE, "ins": 0x6C, "outs": 0x6E}
 STRING_STEMS = frozenset(_STRINGS)
 
@@ -21,10 +29,16 @@ UNSIZED_MEMORY = frozenset(
         "lgdt", "lidt", "sgdt", "sidt", "invlpg", "lldt", "ltr", "str", "sldt", "smsw", "lmsw", "verr", "verw",
         "ljmp", "lcall", "fxsave", "fxrstor", "xsave", "xrstor", "clflush", "ldmxcsr", "stmxcsr", "fldcw", "fstcw",
         "fnstcw", "fldenv", "fstenv", "fnstenv", "fsave", "fnsave", "frstor", "fstsw", "fnstsw", "cmpxchg8b",
-        "cmpxchg16b", "prefetcht0", "prefetcht1", "prefetcht2", "prefetchnta", "prefetchw"
+        "cmpxchg16b", "fxsave64", "fxrstor64", "xsave64", "xrstor64", "xsaveopt", "xsaveopt64",
+        "prefetcht0", "prefetcht1", "prefetcht2", "prefetchnta", "prefetchw"
     }
 )  # fmt: skip
 """Instructions whose memory operand needs no size because there is only one."""
+
+ONLY_IN_64 = frozenset(
+    {"swapgs", "cdqe", "cqo", "cmpxchg16b", "movsxd", "movabs", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase"}
+)
+"""Instructions of 64-bit mode that Keystone takes, or takes for others, in the other modes as well."""
 
 _CONDITIONS = (
     ("o",), ("no",), ("b", "c", "nae"), ("ae", "nb", "nc"), ("e", "z"), ("ne", "nz"), ("be", "na"), ("a", "nbe"),
@@ -38,10 +52,12 @@ BRANCHES = frozenset({"jmp", "call", *_JCC, *_SHORT_ONLY, *_COUNTERS})
 # Mnemonic -> opcode and operand size; 0 is the mode's own size, "stack" forms default to 64 bits in 64-bit mode.
 _PLAIN: dict[str, tuple[bytes, int]] = {
     "iretw": (b"\xcf", 16), "iretd": (b"\xcf", 32), "iretq": (b"\xcf", 64),
-    "ret": (b"\xc3", 0), "retn": (b"\xc3", 0), "retf": (b"\xcb", 0), "retfq": (b"\xcb", 64),
+    "ret": (b"\xc3", 0), "retn": (b"\xc3", 0), "retf": (b"\xcb", 0),
+    "retfw": (b"\xcb", 16), "retfd": (b"\xcb", 32), "retfq": (b"\xcb", 64),
     "leave": (b"\xc9", 0), "sysret": (b"\x0f\x07", 0), "sysretq": (b"\x0f\x07", 64),
     "sysexit": (b"\x0f\x35", 0), "sysexitq": (b"\x0f\x35", 64), "xlat": (b"\xd7", 0),
 }  # fmt: skip
+_ACCUMULATORS = {"al": (b"", 0xA0), "ax": (b"\x66", 0xA1), "eax": (b"", 0xA1), "rax": (b"\x48", 0xA1)}
 _STACK = {"pushf": 0x9C, "popf": 0x9D, "pusha": 0x60, "popa": 0x61}
 _SUFFIXES = {"": 0, "w": 16, "d": 32, "q": 64}
 _SEGMENT_STACK = {
@@ -118,11 +134,35 @@ def push(value: int, size: int, bits: int) -> bytes:
     return prefix + b"\x68" + signed.to_bytes(field // 8, "little", signed=True)
 
 
-def returning(mnemonic: str, count: int) -> bytes:
+def returning(mnemonic: str, count: int, bits: int) -> bytes:
     """RET or RETF that also drops ``count`` bytes of arguments."""
     if not 0 <= count <= 0xFFFF:
         raise ExpressionError(f"{mnemonic} drops 0 to 65535 bytes, not {count}")
-    return (b"\xca" if mnemonic == "retf" else b"\xc2") + count.to_bytes(2, "little")
+    opcode = b"\xca" if mnemonic.startswith("retf") else b"\xc2"
+    return _sized(opcode, _SUFFIXES.get(mnemonic[4:], 0), bits) + count.to_bytes(2, "little")
+
+
+def size_prefix(word: str, bits: int) -> bytes | None:
+    """What ``o16``, ``o32``, ``a16`` or ``a32`` emits, nothing where it is the mode's own; None for other words."""
+    if word not in _SIZE_PREFIXES:
+        return None
+    prefix, size = _SIZE_PREFIXES[word]
+    if prefix == ADDRESS_SIZE:
+        if {size, bits} == {16, 64}:
+            raise ExpressionError("there are no 16-bit addresses in .code64")
+        return b"" if size == bits else bytes([prefix])
+    return b"" if size == min(bits, 32) else bytes([prefix])
+
+
+def absolute(register: str, address: int, segment: str, to_register: bool, bits: int) -> bytes:
+    """MOV between the accumulator and a 64-bit address (``movabs``)."""
+    if bits != 64 or register not in _ACCUMULATORS:
+        raise ExpressionError("movabs moves AL, AX, EAX or RAX from or to an address, in .code64")
+    if not -(1 << 64) < address < 1 << 64:
+        raise ExpressionError(f"address {address:#x} needs more than 64 bits")
+    prefix, opcode = _ACCUMULATORS[register]
+    override = bytes([SEGMENT_PREFIXES[segment]]) if segment else b""
+    return override + prefix + bytes([opcode + (0 if to_register else 2)]) + (address % (1 << 64)).to_bytes(8, "little")
 
 
 def far(mnemonic: str, selector: int, offset: int, size: int, bits: int) -> bytes:
@@ -167,7 +207,7 @@ def branch(mnemonic: str, address: int, target: int, distance: str, bits: int) -
 def _offset(origin: int, target: int, bits: int) -> int:
     """From ``origin`` (the next instruction) to ``target``, around the end of the address space if that's nearer."""
     if bits == 16 and (origin > 0xFFFF or target > 0xFFFF):
-        # Code for real mode that lies above 64 KiB: its segment's base is not zero, so nothing wraps here.
+        # Code for real mode that lies above 64 KiB: nobody knows where its segment begins, and so where IP wraps.
         return target - origin
     half = 1 << (bits - 1)
     return (target - origin + half) % (2 * half) - half
@@ -180,6 +220,8 @@ def _reaches(origin: int, target: int, bits: int) -> bool:
 def _relative(opcode: bytes, width: int, address: int, target: int, bits: int) -> bytes:
     offset = _offset(address + len(opcode) + width, target, bits)
     half = 1 << (8 * width - 1)
+    if bits == 16 and width == 2 and -0x10000 < offset < 0x10000:
+        offset = (offset + half) % 0x10000 - half  # IP wraps at 64 KiB, wherever their common segment begins
     if not -half <= offset < half:
         kind = "a short branch" if width == 1 else "this branch"
         raise ExpressionError(f"{target:#x} is {abs(offset):,} bytes away, out of reach of {kind}")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from hvproto.addresses import GPA
 
-ImageKind = Literal["assembly", "elf32", "multiboot", "flat"]
+ImageKind = Literal["assembly", "elf32", "elf64", "multiboot", "flat"]
 
 NAME_REACH = 0x10000
 """How far behind a symbol an address may lie and still be named after it, in bytes."""

@@ -29,7 +29,7 @@ def load_image(path: str | os.PathLike[str], flat_address: int = FLAT_ADDRESS) -
         return assemble(name)
     if data.startswith(ELF_MAGIC):
         header = find_header(data, name)
-        return parse_elf(data, name, "multiboot" if header else "elf32")
+        return parse_elf(data, name, "multiboot" if header else None)
     header = find_header(data, name)
     if header and header.addresses:
         return addressed_image(data, name, header)

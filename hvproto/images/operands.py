@@ -95,9 +95,13 @@ class FarPointer:
 
 @dataclass(frozen=True, slots=True)
 class FarMemory:
-    """A far pointer in memory (``far [x]``, ``fword ptr [x]``)."""
+    """A far pointer in memory of ``size`` bytes, 0 if not said: the offset, then a selector of 2 bytes.
+
+    ``far [x]`` has the mode's own size, ``far dword ptr``, ``fword ptr`` and ``far tbyte ptr`` say it.
+    """
 
     memory: Memory
+    size: int = 0
 
 
 Operand = Register | Memory | Immediate | FarPointer | FarMemory
@@ -123,7 +127,7 @@ def parse_operand(text: str, naming: Naming) -> Operand:
     if rest.endswith("]"):
         memory = _memory(rest, size, naming)
         if distance == "far" or size == SIZES["fword"]:
-            return FarMemory(memory)
+            return FarMemory(memory, size)
         return memory
     pieces = _outside_quotes(rest, ":")
     if len(pieces) == 2:

@@ -36,8 +36,17 @@ class Written:
         self.operands = list(operands)
         self.bits = bits
         self.value = value
+        if self.bits != 64 and self.mnemonic in forms.ONLY_IN_64:
+            raise ExpressionError(f"{self.mnemonic} is there in .code64 only")
+        self.far_offset = 0
         if self.mnemonic in ("jmp", "call") and len(self.operands) == 1 and isinstance(self.operands[0], FarMemory):
             self.mnemonic = f"l{self.mnemonic}"
+            size = self.operands[0].size
+            self.far_offset = size - 2 if size else min(bits, 32) // 8
+            if self.far_offset not in (2, 4, 8) or (self.far_offset == 8 and bits != 64):
+                raise ExpressionError(f"there is no far {mnemonic} with such an offset in .code{bits}")
+            if self.far_offset != 8 and self.far_offset != min(bits, 32) // 8:
+                self.prefix += bytes([forms.OPERAND_SIZE])
         self.operands = [operand.memory if isinstance(operand, FarMemory) else operand for operand in self.operands]
         if any(isinstance(operand, FarPointer) for operand in self.operands):
             raise ExpressionError(f"{self.mnemonic} takes no selector:offset")
@@ -92,6 +101,8 @@ class Written:
     def encoded(self, displacement: int) -> bytes:
         """The bytes with this displacement (relative to RIP or not, as ``rip_relative`` says)."""
         body = _keystone_checked(self, displacement)
+        if self.far_offset == 8:
+            body = _with_rex_w(body)
         if self.memory is not None and self.memory.segment not in ("", self.memory.default_segment):
             body = bytes([SEGMENT_PREFIXES[self.memory.segment]]) + body
         return self.prefix + body
@@ -127,6 +138,14 @@ class Written:
         if self.mnemonic in ("lar", "lsl", "ljmp", "lcall") or size not in _SIZE_NAMES:
             size = 0
         return f"{_SIZE_NAMES[size]} ptr [{' + '.join(parts)}]" if size else f"[{' + '.join(parts)}]"
+
+
+def _with_rex_w(code: bytes) -> bytes:
+    """The 64-bit form of an instruction: REX.W behind the other prefixes."""
+    start = 1 if code[0] == forms.ADDRESS_SIZE else 0
+    if code[start] & 0xF0 == 0x40:
+        return code[:start] + bytes([code[start] | 8]) + code[start + 1 :]
+    return code[:start] + b"\x48" + code[start:]
 
 
 def _widened(name: str, like: Operand) -> str:
@@ -192,12 +211,22 @@ def _verified(written: Written, text: str, displacement: int) -> bytes:
     code = bytes(listing or ())
     if written.prefix_dropped and code[:1] == b"\x66":
         code = code[1:]
+    if written.mnemonic == "nop" and written.memory is not None:
+        code = _long_nop(code)
     decoded = list(_capstones[bits].disasm(written.prefix + code, 0))
     if len(decoded) != 1 or decoded[0].size != len(code) + len(written.prefix):
         raise ExpressionError(f"no such instruction{' with this prefix' if written.prefix else ''}: {text}")
     if difference := _difference(written, decoded[0], displacement):
         raise ExpressionError(f"can't encode {text}: {difference}")
     return code
+
+
+def _long_nop(code: bytes) -> bytes:
+    """Keystone makes 0F 18 /4 of it, which is a NOP only by chance; the NOP is 0F 1F /0 (SDM vol. 2, NOP)."""
+    opcode = code[:5].find(b"\x0f\x18")  # behind prefixes
+    if opcode < 0:
+        return code
+    return code[:opcode] + bytes([0x0F, 0x1F, code[opcode + 2] & 0xC7]) + code[opcode + 3 :]
 
 
 def _difference(written: Written, decoded: capstone.CsInsn, displacement: int) -> str:
@@ -240,6 +269,7 @@ def _memory_difference(written: Written, memory: Memory, decoded: capstone.CsIns
         return f"it becomes {decoded.mnemonic} {decoded.op_str}"
     if (found[0].mem.disp - displacement) % limit:
         return f"it becomes {decoded.mnemonic} {decoded.op_str}"
-    if memory.size and memory.size in _SIZE_NAMES and memory.size != found[0].size and memory.size != 6:
+    sized = memory.size in _SIZE_NAMES and memory.size != 6 and not written.far_offset
+    if sized and memory.size != found[0].size:
         return f"the operand has {found[0].size} bytes"
     return ""

@@ -49,6 +49,7 @@ class Outcome(Enum):
     STOPPED = auto()  # the deadline, or somebody asked for it
     HALTED = auto()  # HLT at ring 0; EIP is after it
     EXCEPTION = auto()  # an exception that the engine left to us; EIP is precise
+    RESUMING = auto()  # at a block's beginning: only one instruction of it may be executed with RF set
     SYSTEM_CALL = auto()  # a SYSCALL or SYSENTER, of which the engine has done nothing; EIP is after it
 
 
@@ -69,8 +70,6 @@ class PendingException:
     """INT n, INT3 or INTO: the gate's DPL counts, and the return address is after the instruction."""
     length: int = 0
     """Of a software interrupt: the instruction's length in bytes. EIP still points at it."""
-    trap: bool = False
-    """Reported after its instruction: EIP is where to go on, and RF stays as it is."""
 
 
 class Callbacks(Protocol):
@@ -86,6 +85,7 @@ VECTORS_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 GPR_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 """The general registers of 32-bit code in their machine encoding."""
+SHORT_GPR_NAMES = tuple(name[1:] for name in GPR_NAMES)
 WIDE_GPR_NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 """All sixteen, 64 bits wide."""
 
@@ -164,6 +164,8 @@ class Engine(ABC):
     name: str
     traps_port_io: bool
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
+    may_resume: bool = False
+    """To be set when flags with RF have been pushed, which the guest may load again."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 
@@ -329,9 +331,12 @@ class Engine(ABC):
         cr0, cr4 = (self.read_register(CONTROL_IDS[setting]) for setting in (Setting.CR0, Setting.CR4))
         self.state().summarize(cr0, cr4, self.read_msr(EFER_MSR), self.read_register(EFLAGS_ID))
 
-    def end_shadow(self) -> None:
-        """Forget that an STI or a load of SS holds interrupts off: an event has been delivered."""
-        self.state().end_shadow()
+    def set_shadow(self, on: bool) -> None:
+        """Hold interrupts off for one instruction, as STI and a load of SS do, or no longer.
+
+        The engine makes a basic block of an instruction in the shadow: so this is also the way to execute just one.
+        """
+        self.state().set_shadow(on)
 
     def block_nmi(self) -> None:
         """An NMI is being delivered: no other before the next IRET (SDM vol. 3, 6.7.1)."""
@@ -405,8 +410,13 @@ class Engine(ABC):
 
     @property
     @abstractmethod
-    def block_end(self) -> int:
-        """Linear address after the last basic block that was entered."""
+    def last_block(self) -> tuple[int, int]:
+        """Linear addresses of the first byte of the last basic block that was entered, and after it."""
+
+    @property
+    def cr2_before(self) -> int | None:
+        """CR2 before the last page fault, if this is known."""
+        return None
 
     @abstractmethod
     def set_deadline(self, when: int) -> None:

@@ -10,6 +10,7 @@ from hvproto.errors import Fault
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, TableRegister, decode_descriptor
 
 LINEAR_32 = 0xFFFF_FFFF
+DEBUG_VECTOR, NMI_VECTOR = 1, 2
 
 
 class Raised(Exception):
@@ -56,6 +57,11 @@ class Source(Enum):
     @property
     def is_exception(self) -> bool:
         return self in (Source.FAULT, Source.TRAP)
+
+
+def exception_source(vector: int) -> Source:
+    """Whether an exception of the processor sets RF in what it pushes: all but #DB (SDM vol. 3, 17.3.1.1)."""
+    return Source.TRAP if vector == DEBUG_VECTOR else Source.FAULT
 
 
 @dataclass(frozen=True, slots=True)

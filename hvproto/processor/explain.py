@@ -1,86 +1,209 @@
 """What an exception of the engine really is: put right by a look at the instruction that raised it.
 
-The engine takes the first access of a read-modify-write instruction for a read, knows no #SS for an address that isn't
-canonical, and INT1 for an invalid opcode.
+The engine is right about most. Each function here is about one thing that it isn't right about, is asked only where
+that may be the case, and gives the exception by the manual, or None if the engine's is.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
-import capstone
 from capstone import x86_const as cs
 
+from hvproto.addresses import PAGE_SIZE, page_of, page_offset
 from hvproto.processor.engine import PendingException
+from hvproto.processor.exceptions import DEBUG_VECTOR, Raised
+from hvproto.processor.instruction import Instruction, instruction_at
 from hvproto.processor.long_mode import is_canonical
-from hvproto.processor.opcodes import MAX_LENGTH, int1_length, updates_operand
-from hvproto.processor.paging import ERROR_I, ERROR_W
+from hvproto.processor.opcodes import MAX_LENGTH, STRING_IO, int1_length, updates_operand
+from hvproto.processor.paging import ERROR_I, ERROR_U, ERROR_W, Access, fault_code
+from hvproto.processor.segments import RPL_MASK, decode_descriptor
+from hvproto.processor.settings import CR0_EM, CR4_OSFXSR, Setting
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
-_ON_THE_STACK = frozenset({
+INVALID, NO_DEVICE, NOT_PRESENT, STACK, PROTECTION, PAGE_FAULT = 6, 7, 11, 12, 13, 14
+CALL_GATES = (0x4, 0xC)
+RSP = 4
+_PUSHES_OR_POPS = frozenset({
     cs.X86_INS_PUSH, cs.X86_INS_PUSHF, cs.X86_INS_PUSHFQ, cs.X86_INS_POP, cs.X86_INS_POPF, cs.X86_INS_POPFQ,
     cs.X86_INS_CALL, cs.X86_INS_LCALL, cs.X86_INS_RET, cs.X86_INS_RETF, cs.X86_INS_RETFQ, cs.X86_INS_IRET,
-    cs.X86_INS_IRETD, cs.X86_INS_IRETQ, cs.X86_INS_ENTER, cs.X86_INS_LEAVE,
+    cs.X86_INS_IRETD, cs.X86_INS_IRETQ, cs.X86_INS_ENTER,
 })  # fmt: skip
-_STACK_REGISTERS = (cs.X86_REG_RSP, cs.X86_REG_RBP, cs.X86_REG_ESP, cs.X86_REG_EBP)
 
 
 def explained(processor: Processor, pending: PendingException) -> PendingException:
-    """The exception by the book; EIP is that of its instruction."""
+    """The exception by the manual; EIP is that of its instruction."""
     if pending.software:
         return pending
+    found = None
     match pending.vector:
-        case 6 if (length := int1_length(_code(processor))) is not None:
-            processor.eip += length
-            return PendingException(1, trap=True)
-        case 14 if not (pending.error_code or 0) & (ERROR_W | ERROR_I):
-            if updates_operand(_code(processor), wide=processor.code64):
-                return replace(pending, error_code=(pending.error_code or 0) | ERROR_W)
-        case 13 if pending.error_code == 0 and processor.code64 and _beyond_the_stack(processor):
-            return PendingException(12, 0)
-    return pending
+        case 6:
+            found = _int1(processor)
+        case 7:
+            found = _no_extension(processor)
+        case 11:
+            found = _absent_stack(processor, pending)
+        case 13 if pending.error_code:
+            found = _absent_behind_gate(processor, pending)
+        case 13 if processor.code64:
+            found = _not_canonical(processor)
+        case 14 if not (pending.error_code or 0) & ERROR_I:
+            found = _port_first(processor) or _update(processor, pending)
+    return found or pending
+
+
+def is_premature(processor: Processor, pending: PendingException) -> bool:
+    """Whether a page fault may be one of a later instruction: the engine translates a few at once.
+
+    It reports a fetch beyond the page's end at the first of them. An instruction alone has only its own faults.
+    """
+    if pending.vector != PAGE_FAULT or pending.software:
+        return False
+    return processor.cr2 == page_of(processor.code_address) + PAGE_SIZE
 
 
 def _code(processor: Processor) -> bytes:
     return processor.peek_some(processor.code_address, MAX_LENGTH)
 
 
-@cache
-def _decoder() -> capstone.Cs:
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    decoder.detail = True
-    return decoder
+def _int1(processor: Processor) -> PendingException | None:
+    """INT1 is an invalid opcode to the engine. It traps: the handler goes on behind it (SDM vol. 2, INT n)."""
+    length = int1_length(_code(processor))
+    return None if length is None else PendingException(DEBUG_VECTOR, length=length)
 
 
-def _beyond_the_stack(processor: Processor) -> bool:
-    """Whether a #GP(0) in 64-bit code is an access through SS to an address that isn't canonical: #SS(0)."""
-    instruction = next(_decoder().disasm(_code(processor), processor.eip, 1), None)
+def _no_extension(processor: Processor) -> PendingException | None:
+    """MMX and SSE aren't emulated but switched off: #UD, and before any #NM (SDM vol. 3, tables 13-1 and 12-1)."""
+    instruction = instruction_at(processor)
+    if instruction is None or instruction.id in (cs.X86_INS_FXSAVE, cs.X86_INS_FXRSTOR):
+        return None
+    emulated = bool(processor.control(Setting.CR0) & CR0_EM)
+    if instruction.is_sse:
+        return PendingException(INVALID) if emulated or not processor.control(Setting.CR4) & CR4_OSFXSR else None
+    return PendingException(INVALID) if emulated and instruction.is_mmx else None
+
+
+def _absent_stack(processor: Processor, pending: PendingException) -> PendingException | None:
+    """An absent stack segment that RETF would load: #SS, not #NP (SDM vol. 2, RET)."""
+    instruction = instruction_at(processor)
+    if instruction is None or instruction.id not in (cs.X86_INS_RETF, cs.X86_INS_RETFQ):
+        return None
+    released = instruction.operands[0].imm if instruction.operands else 0
+    size = instruction.operand_size
+    top = processor.stack.base + processor.esp
+    code, stack = (processor.peek(processor.wrapped(top + offset), 2) for offset in (size, 3 * size + released))
+    if code is None or stack is None or _index(code) == pending.error_code != _index(stack):
+        return None
+    return PendingException(STACK, pending.error_code) if _index(stack) == pending.error_code else None
+
+
+def _index(selector: bytes) -> int:
+    return int.from_bytes(selector, "little") & ~RPL_MASK
+
+
+def _absent_behind_gate(processor: Processor, pending: PendingException) -> PendingException | None:
+    """A JMP through a call gate to an absent code segment: #NP, not #GP (SDM vol. 2, JMP)."""
+    instruction = instruction_at(processor)
+    if instruction is None or instruction.id != cs.X86_INS_LJMP:
+        return None
+    selector = _far_selector(processor, instruction)
+    gate = None if selector is None else processor.peek_descriptor(selector)
+    if gate is None or gate >> 40 & 0x1F not in CALL_GATES or not gate >> 47 & 1:
+        return None
+    named = gate >> 16 & 0xFFFF
+    target = processor.peek_descriptor(named)
+    if target is None or named & ~RPL_MASK != pending.error_code:
+        return None
+    code = decode_descriptor(named, target)
+    level = code.dpl <= processor.cpl if code.is_conforming else code.dpl == processor.cpl
+    return PendingException(NOT_PRESENT, pending.error_code) if code.is_code and level and not code.present else None
+
+
+def _far_selector(processor: Processor, instruction: Instruction) -> int | None:
+    memory = instruction.memory_operand()
+    if memory is None:
+        return int(instruction.operands[0].imm) & 0xFFFF if instruction.operands else None
+    raw = processor.peek(processor.wrapped(instruction.linear_address(memory.mem) + instruction.operand_size), 2)
+    return None if raw is None else int.from_bytes(raw, "little")
+
+
+def _not_canonical(processor: Processor) -> PendingException | None:
+    """An address that isn't canonical: #SS where it is of the stack, and at the branch that leads to such code."""
+    if not is_canonical(processor.eip):
+        _back_to_the_branch(processor)
+        return None
+    instruction = instruction_at(processor)
     if instruction is None:
-        return False
-    for operand in instruction.operands:
-        if operand.type == cs.X86_OP_MEM and not is_canonical(_effective(processor, instruction, operand.mem)):
-            return bool(operand.mem.base in _STACK_REGISTERS)
-    if instruction.id not in _ON_THE_STACK:
-        return False
-    rsp = processor.esp
-    return not (is_canonical(rsp) and is_canonical(rsp - 8 & 0xFFFF_FFFF_FFFF_FFFF))
+        return None
+    memory = instruction.memory_operand()
+    if memory is not None and not is_canonical(instruction.linear_address(memory.mem)):
+        by_stack = instruction.through_stack_segment(memory.mem)
+    elif instruction.id == cs.X86_INS_LEAVE:
+        by_stack = not is_canonical(processor.gpr(5))
+    else:
+        rsp = processor.esp
+        by_stack = instruction.id in _PUSHES_OR_POPS and not (
+            is_canonical(rsp) and is_canonical(rsp - 8 & (1 << 64) - 1)
+        )
+    return PendingException(STACK, 0) if by_stack else None
 
 
-def _effective(processor: Processor, instruction: capstone.CsInsn, memory: capstone.x86.X86OpMem) -> int:
-    def value(register: int) -> int:
-        if register in (0, cs.X86_REG_RIZ, cs.X86_REG_EIZ):
-            return 0
-        if register == cs.X86_REG_RIP:
-            return int(instruction.address + instruction.size)
-        return processor.register(instruction.reg_name(register))
+def _back_to_the_branch(processor: Processor) -> None:
+    """Undo a near branch to an address that isn't canonical: it would have faulted itself (SDM vol. 2, JMP, RET)."""
+    begin, end = processor.engine.last_block
+    base = processor.code.base
+    at, last = begin, None
+    while at < end:
+        instruction = instruction_at(processor, at - base)
+        if instruction is None:
+            return
+        at, last = at + instruction.size, (at, instruction)
+    if last is None or at != end:
+        return
+    address, instruction = last
+    if instruction.id == cs.X86_INS_RET:
+        released = instruction.operands[0].imm if instruction.operands else 0
+        processor.set_gpr(RSP, processor.gpr(RSP) - 8 - released)
+    elif instruction.id == cs.X86_INS_CALL:
+        processor.set_gpr(RSP, processor.gpr(RSP) + 8)
+    elif instruction.id != cs.X86_INS_JMP:
+        return
+    processor.eip = address - base
 
-    bases = {cs.X86_REG_FS: processor.segment_base("fs"), cs.X86_REG_GS: processor.segment_base("gs")}
-    base = bases.get(memory.segment, 0)
-    address: int = value(memory.base) + value(memory.index) * memory.scale + memory.disp
-    if instruction.addr_size == 4:
-        address &= 0xFFFF_FFFF
-    return base + address & 0xFFFF_FFFF_FFFF_FFFF
+
+def _port_first(processor: Processor) -> PendingException | None:
+    """INS and OUTS ask for the port before they touch memory (SDM vol. 2, INS and OUTS)."""
+    instruction = instruction_at(processor)
+    if instruction is None or instruction.code[-1] not in STRING_IO:
+        return None
+    size = 1 if not instruction.code[-1] & 1 else min(4, instruction.operand_size)
+    try:
+        allowed = processor.port_allowed(processor.gpr(2) & 0xFFFF, size)
+    except Raised as fault:
+        return PendingException(fault.vector, fault.error_code)
+    if allowed:
+        return None
+    if processor.engine.cr2_before is not None:
+        processor.cr2 = processor.engine.cr2_before
+    return PendingException(PROTECTION, 0)
+
+
+def _update(processor: Processor, pending: PendingException) -> PendingException | None:
+    """A read of an operand that is to be written, too: W is set, and rights to write are looked for first."""
+    error = pending.error_code or 0
+    if error & ERROR_W or not updates_operand(_code(processor), wide=processor.code64):
+        return None
+    instruction = instruction_at(processor)
+    memory = instruction.memory_operand() if instruction is not None else None
+    if instruction is not None and memory is not None and page_offset(processor.cr2) == 0:
+        first = instruction.linear_address(memory.mem)
+        if page_of(first) != processor.cr2:  # it crosses into the page that can't be read: can the first be written?
+            user = bool(error & ERROR_U)
+            refused = fault_code(processor.paging_mode, processor.walk(first), Access.WRITE, user=user)
+            if refused is not None:
+                processor.cr2 = first
+                return PendingException(PAGE_FAULT, refused)
+    return replace(pending, error_code=error | ERROR_W)

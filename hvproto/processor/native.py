@@ -65,11 +65,14 @@ class NativeEngine(Engine):
         self._now = ctypes.c_uint64.from_address(control + thunks.CTL_NOW)
         self._deadline = ctypes.c_uint64.from_address(control + thunks.CTL_DEADLINE)
         self._stopped = ctypes.c_uint32.from_address(control + thunks.CTL_STOPPED)
+        self._block_start = ctypes.c_uint64.from_address(control + thunks.CTL_BLOCK_START)
         self._block_end = ctypes.c_uint64.from_address(control + thunks.CTL_BLOCK_END)
+        self._resuming = ctypes.c_uint32.from_address(control + thunks.CTL_RESUMING)
         self._vector = ctypes.c_uint32.from_address(control + thunks.CTL_VECTOR)
         self._vector_error = ctypes.c_uint32.from_address(control + thunks.CTL_ERROR)
         self._length = ctypes.c_uint32.from_address(control + thunks.CTL_LENGTH)
         self._first_cr2 = ctypes.c_uint64.from_address(control + thunks.CTL_CR2)
+        self._cr2_before = ctypes.c_uint64.from_address(control + thunks.CTL_CR2_BEFORE)
         self._delivering = ctypes.c_uint32.from_address(control + thunks.CTL_DELIVERING)
         self._left = ctypes.c_uint32.from_address(control + thunks.CTL_LEFT)
         self._until_open = ctypes.c_uint32.from_address(control + thunks.CTL_UNTIL_OPEN)
@@ -86,6 +89,8 @@ class NativeEngine(Engine):
             "page_walk": at.address_of("x86_cpu_tlb_fill_x86_64"),
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
+            "store_byte": at.address_of("cpu_stb_mmuidx_ra_x86_64"),
+            "load_long": at.address_of("cpu_ldl_mmuidx_ra_x86_64"),
             "check_byte": at.address_of("helper_check_iob_x86_64"),
             "check_word": at.address_of("helper_check_iow_x86_64"),
             "check_long": at.address_of("helper_check_iol_x86_64"),
@@ -143,8 +148,12 @@ class NativeEngine(Engine):
         self._now.value = value
 
     @property
-    def block_end(self) -> int:
-        return self._block_end.value
+    def last_block(self) -> tuple[int, int]:
+        return self._block_start.value, self._block_end.value
+
+    @property
+    def cr2_before(self) -> int | None:
+        return self._cr2_before.value
 
     def set_deadline(self, when: int) -> None:
         self._deadline.value = max(0, min(when, (1 << 64) - 1))
@@ -158,6 +167,7 @@ class NativeEngine(Engine):
         self._halted.value = 0
         self._delivering.value = 0
         self._left.value = 0
+        self._resuming.value = 0
         self.system_call = None
         self.forget_exception()
         self.failure = None
@@ -173,6 +183,8 @@ class NativeEngine(Engine):
             return Outcome.SYSTEM_CALL
         if self._halted.value:
             return Outcome.HALTED
+        if self._resuming.value:
+            return Outcome.RESUMING
         if self._stopped.value or self._asked:
             return Outcome.STOPPED
         raise EngineError("the engine stopped for no reason that it gives")

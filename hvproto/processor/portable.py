@@ -18,6 +18,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.processor import calibration
 from hvproto.processor.engine import (
+    DEBUG_IDS,
     EFLAGS_ID,
     EIP_ID,
     VECTORS_WITH_ERROR_CODE,
@@ -28,13 +29,14 @@ from hvproto.processor.engine import (
 )
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.segments import Segment, SegmentRegister
-from hvproto.processor.settings import CR0_PE, CR0_PG, EFLAGS_IF, Setting, SettingValue
+from hvproto.processor.settings import CR0_PE, CR0_PG, DR7_ENABLED, EFLAGS_IF, EFLAGS_RF, Setting, SettingValue
 from hvproto.processor.state import StateView
 
 _CR0 = x86_const.UC_X86_REG_CR0
 _CR2 = x86_const.UC_X86_REG_CR2
 _CR3 = x86_const.UC_X86_REG_CR3
 
+INVALID_OPCODE = 6
 _NOWHERE = 0xFFFF_F000
 """A physical address where no machine has memory: a walk that begins there finds nothing present."""
 
@@ -46,6 +48,9 @@ class PortableEngine(Engine):
     traps_port_io = False
     breath = 200_000
 
+    may_resume = True
+    """Whether the guest may have or get RF: to look for it at each block would cost half of all time."""
+    resuming = False
     port_refusal: Callable[[int, int], Raised | None]
     """(port, size) -> the fault of an access that IOPL and the TSS's bitmap forbid; set by the processor."""
     code_byte: Callable[[int], int]
@@ -55,12 +60,11 @@ class PortableEngine(Engine):
         super().__init__(ram, callbacks)
         self._now = 0
         self._deadline = 0
-        self._block_end = 0
+        self._last_block = (0, 0)
         self._until_open = False
         self.counts = [0] * 256
         self._asked = False
         self._vector: int | None = None
-        self._invalid = False
         self._refusal: Raised | None = None
         self._violation: Any = None
         self._copy = self.uc.context_save()
@@ -118,8 +122,8 @@ class PortableEngine(Engine):
             super().forget_exception()
             self._put_back()
 
-    def end_shadow(self) -> None:
-        super().end_shadow()
+    def set_shadow(self, on: bool) -> None:
+        super().set_shadow(on)
         self._put_back()
 
     def block_nmi(self) -> None:
@@ -137,8 +141,8 @@ class PortableEngine(Engine):
         self._now = value
 
     @property
-    def block_end(self) -> int:
-        return self._block_end
+    def last_block(self) -> tuple[int, int]:
+        return self._last_block
 
     def set_deadline(self, when: int) -> None:
         self._deadline = when
@@ -155,6 +159,7 @@ class PortableEngine(Engine):
         self._vector = None
         self._refusal = self._violation = None
         self.system_call = None
+        self.resuming = False
         self.failure = None
         self.forget_exception()
         self._running = True
@@ -179,13 +184,15 @@ class PortableEngine(Engine):
             return Outcome.EXCEPTION
         if self.system_call is not None:
             return Outcome.SYSTEM_CALL
+        if self.resuming:
+            return Outcome.RESUMING
         return Outcome.STOPPED if self._asked else Outcome.HALTED
 
     def _explain(self, vector: int) -> PendingException:
         """What the exception is, from the saved context."""
-        if self._invalid:
-            return PendingException(6)
         view = self.state()
+        if view.is_software.value and vector == INVALID_OPCODE:  # of this one, EIP is left where it is
+            return PendingException(vector, None, True, 2)
         if view.is_software.value:
             length = 1 if vector in (3, 4) and self.code_byte(-1) in (0xCC, 0xCE) else 2
             self.write_register(EIP_ID, self.read_register(EIP_ID) - length & 0xFFFF_FFFF_FFFF_FFFF)
@@ -195,20 +202,34 @@ class PortableEngine(Engine):
     # -- hooks -------------------------------------------------------------------------------
 
     def _on_interrupt(self, vector: int) -> None:
-        self._vector, self._invalid = vector, False
+        self._vector = vector
         self.stop()
 
     def _on_invalid(self) -> bool:
-        self._vector, self._invalid = 6, True
+        self._vector = INVALID_OPCODE
         self.stop()
         return True
 
     def _on_block(self, address: int, size: int) -> None:
         if self._now >= self._deadline or (self._until_open and self._open()):
             self.stop()
+        elif self.may_resume and self._resumes():
+            self.resuming = True
+            self.stop()
         else:
             self._now += size
-            self._block_end = address + size
+            self._last_block = address, address + size
+
+    def _resumes(self) -> bool:
+        """Whether RF is set and matters; cleared where it doesn't, before PUSHF can show it."""
+        flags = self.read_register(EFLAGS_ID)
+        if not flags & EFLAGS_RF:
+            return False
+        if self.read_register(DEBUG_IDS[7]) & DR7_ENABLED and not self.state().shadow:
+            return True
+        self.may_resume = False
+        self.write_register(EFLAGS_ID, flags & ~EFLAGS_RF)
+        return False
 
     def _open(self) -> bool:
         """Whether an external interrupt could be taken now, in the middle of a run."""

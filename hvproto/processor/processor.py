@@ -24,21 +24,32 @@ from hvproto.processor.engine import (
     EIP_ID,
     GPR_IDS,
     GPR_NAMES,
+    SHORT_GPR_NAMES,
     WIDE_GPR_NAMES,
     Engine,
     Outcome,
     PendingException,
     SystemCall,
 )
-from hvproto.processor.exceptions import Delivered, Event, Raised, Source
-from hvproto.processor.explain import explained
+from hvproto.processor.exceptions import (
+    NMI_VECTOR,
+    Delivered,
+    Event,
+    Raised,
+    Source,
+    descriptor_place,
+    exception_source,
+)
+from hvproto.processor.explain import explained, is_premature
 from hvproto.processor.linear_memory import LinearMemory
 from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import PagingMode
 from hvproto.processor.portable import PortableEngine
 from hvproto.processor.segments import (
+    ACCESSED,
     NULL_SEGMENT,
+    RPL_MASK,
     TSS32_AVAILABLE,
     TSS32_BUSY,
     Segment,
@@ -49,7 +60,6 @@ from hvproto.processor.settings import CR0_PE, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM
 from hvproto.processor.state import SUMMARY_CODE_64, SUMMARY_LONG
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
-DEBUG_VECTOR, NMI_VECTOR = 1, 2
 _TSS_IO_MAP_BASE = 0x66
 _V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 """What an interrupt of virtual-8086 mode pushes besides, in this order, and makes null."""
@@ -124,7 +134,8 @@ class Processor(LinearMemory):
         """Whether the code segment is one of 64 bits."""
         return bool(self.engine.state().summary.value & SUMMARY_CODE_64)
 
-    def _wrapped(self, value: int) -> int:
+    def wrapped(self, value: int) -> int:
+        """A register's or address's value as wide as the mode has it: 64 bits in long mode, else 32."""
         return value & (0xFFFF_FFFF_FFFF_FFFF if self.long_mode else 0xFFFF_FFFF)
 
     @property
@@ -133,12 +144,12 @@ class Processor(LinearMemory):
 
     @eip.setter
     def eip(self, value: int) -> None:
-        self.engine.write_register(EIP_ID, self._wrapped(value))
+        self.engine.write_register(EIP_ID, self.wrapped(value))
 
     @property
     def code_address(self) -> int:
         """The linear address of the instruction at CS:EIP."""
-        return self._wrapped(self.code.base + self.eip)
+        return self.wrapped(self.code.base + self.eip)
 
     @property
     def eflags(self) -> int:
@@ -169,7 +180,7 @@ class Processor(LinearMemory):
         return self.engine.read_register(GPR_IDS[index])
 
     def set_gpr(self, index: int, value: int) -> None:
-        self.engine.write_register(GPR_IDS[index], self._wrapped(value))
+        self.engine.write_register(GPR_IDS[index], self.wrapped(value))
 
     def registers(self) -> dict[str, int]:
         """The general registers, the instruction pointer and the flags by name; in long mode all sixteen."""
@@ -289,9 +300,7 @@ class Processor(LinearMemory):
 
     def _deliver_pending(self, pending: PendingException) -> Delivered:
         eip = self.eip
-        source = Source.TRAP if pending.trap or pending.vector == DEBUG_VECTOR else Source.FAULT
-        if pending.software:
-            source = Source.SOFTWARE
+        source = Source.SOFTWARE if pending.software else exception_source(pending.vector)
         cr2 = self.cr2 if pending.vector == 14 and not pending.software else None
         return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
 
@@ -302,9 +311,9 @@ class Processor(LinearMemory):
             event = replace(event, v86=tuple(self.segment(register).selector for register in _V86_FRAME))
         result = deliver(target, event, eip, self.target)
         if not result.switched:
-            segments = {SegmentRegister.CS: result.code}
+            segments = {SegmentRegister.CS: self._marked(target, result.code)}
             if result.stack is not None:
-                segments[SegmentRegister.SS] = result.stack
+                segments[SegmentRegister.SS] = self._marked(target, result.stack)
             if v86:
                 segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
             self.eflags = result.eflags
@@ -313,27 +322,42 @@ class Processor(LinearMemory):
         self.esp = result.esp
         if result.cr2 is not None:
             self.cr2 = result.cr2
+        self.engine.may_resume |= event.source is Source.FAULT or len(result.faults) > 1
         if self.engine.state().shadow:
-            self.engine.end_shadow()
+            self.engine.set_shadow(False)
         return result
+
+    def _marked(self, target: LiveTarget, segment: Segment) -> Segment:
+        """The segment with its accessed bit set, in its table too (SDM vol. 3, 3.4.5.1)."""
+        if not target.protected or not segment.selector & ~RPL_MASK or segment.attributes & ACCESSED:
+            return segment
+        place = self.wrapped(descriptor_place(target, segment.selector) + 5)
+        target.write(place, 1, target.read(place, 1) | 1)
+        return segment.accessed()
+
+    def peek_descriptor(self, selector: int) -> int | None:
+        """The 8 bytes that a selector names, without any effect; None where its table has none."""
+        try:
+            raw = self.peek(self.wrapped(descriptor_place(self.target(), selector)), 8)
+        except Raised:
+            return None
+        return None if raw is None else int.from_bytes(raw, "little")
 
     @property
     def in_interrupt_shadow(self) -> bool:
         """Whether an STI or a load of SS, the last instruction, holds interrupts off for one more (SDM vol. 3, 6.8)."""
         return self.engine.state().shadow
 
-    def segment_base(self, name: str) -> int:
-        """The linear base of a segment register by its lower-case name."""
-        return self.segment(SegmentRegister[name.upper()]).base
-
     def register(self, name: str) -> int:
-        """A general register by any of its wide or 32-bit names, zero-extended."""
+        """A general register by its name of 16, 32 or 64 bits, zero-extended."""
+        if name in SHORT_GPR_NAMES:
+            return self.gpr(SHORT_GPR_NAMES.index(name)) & 0xFFFF
         for names, mask in ((WIDE_GPR_NAMES, 0xFFFF_FFFF_FFFF_FFFF), (GPR_NAMES, 0xFFFF_FFFF)):
             if name in names:
                 return self.gpr(names.index(name)) & mask
         if name[0] == "r" and name[-1] == "d":
             return self.gpr(int(name[1:-1])) & 0xFFFF_FFFF
-        raise ValueError(f"no general register of 32 or 64 bits: {name}")
+        raise ValueError(f"no general register of 16, 32 or 64 bits: {name}")
 
     def port_allowed(self, port: int, size: int) -> bool:
         """Whether IOPL or the I/O permission bitmap allow an access (SDM vol. 1, 19.5)."""
@@ -345,10 +369,10 @@ class Processor(LinearMemory):
         tr = self.tr
         if tr.system_type not in (TSS32_AVAILABLE, TSS32_BUSY) or tr.limit < _TSS_IO_MAP_BASE + 1:
             return False
-        at = self.read(self._wrapped(tr.base + _TSS_IO_MAP_BASE), 2) + port // 8
+        at = self.read(self.wrapped(tr.base + _TSS_IO_MAP_BASE), 2) + port // 8
         if at + 1 > tr.limit:
             return False
-        bits = self.read(self._wrapped(tr.base + at), 2) >> (port & 7)
+        bits = self.read(self.wrapped(tr.base + at), 2) >> (port & 7)
         return not bits & ((1 << size) - 1)
 
     def _port_refusal(self, port: int, size: int) -> Raised | None:
@@ -358,7 +382,7 @@ class Processor(LinearMemory):
             return fault
 
     def _code_byte(self, offset: int) -> int:
-        at = self.peek(self._wrapped(self.code_address + offset), 1)
+        at = self.peek(self.wrapped(self.code_address + offset), 1)
         return at[0] if at else 0
 
     # -- running -----------------------------------------------------------------------------
@@ -404,10 +428,16 @@ class Processor(LinearMemory):
     def _run(self) -> Stop:
         engine = self.engine
         self._breath_end = engine.now + engine.breath
+        alone = False
         while True:
             self._trapped = False
-            engine.set_deadline(min(self._deadline, self._breath_end))
+            end = min(self._deadline, self._breath_end)
+            if alone:
+                engine.set_shadow(True)
+                end = min(end, engine.now + 1)
+            engine.set_deadline(end)
             outcome = engine.run()
+            was_alone, alone = alone, False
             if engine.flush_code_wanted:
                 engine.flush_code_wanted = False
                 engine.flush_code()
@@ -417,13 +447,19 @@ class Processor(LinearMemory):
                         return Stop.TRAP
                     if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
-                    self.on_breath()
-                    self._breath_end = engine.now + engine.breath
+                    if not was_alone:
+                        self.on_breath()
+                        self._breath_end = engine.now + engine.breath
                 case Outcome.HALTED:
                     return Stop.HALT
+                case Outcome.RESUMING:
+                    alone = True
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
-                    self._count_and_deliver(explained(self, engine.pending))
+                    if not was_alone and is_premature(self, engine.pending):
+                        alone = True
+                    else:
+                        self._count_and_deliver(explained(self, engine.pending))
                 case Outcome.SYSTEM_CALL:
                     self._perform(engine.system_call)
 

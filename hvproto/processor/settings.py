@@ -111,6 +111,8 @@ STAR_MSR = 0xC000_0081
 LSTAR_MSR = 0xC000_0082
 FMASK_MSR = 0xC000_0084
 
+DR7_ENABLED = 0xFF
+"""The local and global enable bits of the four breakpoints."""
 MXCSR_RESET = 0x1F80
 """All SSE exceptions masked (SDM vol. 1, 10.2.3)."""
 

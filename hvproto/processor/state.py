@@ -78,8 +78,8 @@ class StateView:
     def shadow(self) -> bool:
         return bool(self.summary.value & SUMMARY_SHADOW)
 
-    def end_shadow(self) -> None:
-        self.summary.value &= ~SUMMARY_SHADOW
+    def set_shadow(self, on: bool) -> None:
+        self.summary.value = self.summary.value & ~SUMMARY_SHADOW | (SUMMARY_SHADOW if on else 0)
 
     @property
     def nmi_blocked(self) -> bool:

@@ -27,11 +27,15 @@ from hvproto.processor.settings import (
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
+LOCK = 0xF0
 RCX, RSP, R11 = 1, 4, 11
 
 
 def perform(processor: Processor, call: SystemCall) -> None:
     """Do what the instruction before EIP does. Raises `Raised` for its fault; nothing has changed then."""
+    begin = processor.engine.system_call_at
+    if LOCK in (processor.peek(processor.wrapped(processor.code.base + begin), processor.eip - begin - 2) or b""):
+        raise Raised(6)
     if call is SystemCall.SYSCALL:
         _syscall(processor)
     else:
@@ -68,5 +72,5 @@ def _enter_ring_0(processor: Processor, selector: int, *, wide: bool) -> None:
     code = flat(selector, code=True, dpl=0)
     if wide:
         code = Segment(code.selector, code.base, code.limit, code.attributes & ~DEFAULT_BIG | LONG)
-    stack = flat(selector + 8, code=False, dpl=0)
+    stack = flat(selector + 8 & 0xFFFF, code=False, dpl=0)
     processor.set_segments({SegmentRegister.CS: code, SegmentRegister.SS: stack})

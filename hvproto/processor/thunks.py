@@ -14,7 +14,8 @@ from functools import cache
 import keystone
 
 from hvproto.processor import private_layout as at
-from hvproto.processor.settings import EFLAGS_IF, EFLAGS_RF
+from hvproto.processor.segments import ACCESSED, PRESENT
+from hvproto.processor.settings import CR0_EM, CR4_OSFXSR, DR7_ENABLED, EFLAGS_IF, EFLAGS_RF
 from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
 
 # The block that the thunks share with Python.
@@ -40,8 +41,103 @@ CTL_PREFIXES = 0x88  # three sets of 256 bits: prefixes, ...
 CTL_UPDATES = 0xA8  # ... opcodes that may read and write the same operand, ...
 CTL_UPDATES_0F = 0xC8  # ... and those after 0F
 CTL_UC = 0xE8
-CTL_COUNTS = 0x100  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_BLOCK_START = 0xF0  # linear address of the last block entered
+CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instruction breakpoints are
+CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
+CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_SIZE = CTL_COUNTS + 256 * 4
+
+
+def _plain_gate(control: str, vector: int) -> str:
+    """To ``deliver`` if the engine's own delivery through this vector's gate is by the book, else to ``leave``.
+
+    It knows no 16-bit gates (it takes the high word of their offsets for good), ends the process where the task
+    register holds nothing, and doesn't mark the handler's segment as accessed. R12 is the processor state.
+    """
+    return f"""
+    test dword ptr [r12 + {at.ENV_CR0}], 1
+    jz deliver
+    test dword ptr [r12 + {at.ENV_TR_FLAGS}], {PRESENT}
+    jz leave
+    mov eax, dword ptr [{control} + {vector}]
+    mov ecx, 7
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jz short_entry
+    add eax, eax
+    mov ecx, 15
+short_entry:
+    shl eax, 3
+    add ecx, eax
+    cmp ecx, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
+    ja leave
+    mov esi, eax
+    add rsi, qword ptr [r12 + {at.ENV_IDT_BASE}]
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz entry_found
+    mov esi, esi
+entry_found:
+    mov r13, rsi
+    {_load("load_long", "r13 + 4")}
+    shr eax, 8
+    and eax, 0x1f
+    cmp eax, 0x0e
+    jb leave
+    cmp eax, 0x0f
+    ja leave
+    {_load("load_long", "r13")}
+    shr eax, 16
+    test eax, 4
+    jnz leave
+    and eax, 0xfff8
+    mov esi, eax
+    add rsi, qword ptr [r12 + {at.ENV_GDT_BASE}]
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz segment_found
+    mov esi, esi
+segment_found:
+    {_load("load_long", "rsi + 4")}
+    test eax, {ACCESSED}
+    jz leave
+"""
+
+
+def _mark_stack() -> str:
+    """Set the accessed bit of the descriptor that SS was loaded from, which the engine's delivery doesn't do."""
+    return f"""
+    test dword ptr [r12 + {at.ENV_CR0}], 1
+    jz marked
+    mov eax, dword ptr [r12 + {at.ENV_SS_SELECTOR}]
+    test eax, 4
+    jnz marked
+    and eax, 0xfff8
+    jz marked
+    mov r13d, eax
+    add r13, qword ptr [r12 + {at.ENV_GDT_BASE}]
+    {_load("load_byte", "r13 + 5")}
+    test al, 1
+    jnz marked
+    movzx edx, al
+    or edx, 1
+    mov rdi, r12
+    lea rsi, [r13 + 5]
+    mov ecx, {at.SUPERVISOR_WALK}
+    xor r8d, r8d
+    movabs rax, {{store_byte}}
+    call rax
+marked:
+"""
+
+
+def _load(function: str, address: str) -> str:
+    return f"""
+    lea rsi, [{address}]
+    mov rdi, r12
+    mov edx, {at.SUPERVISOR_WALK}
+    xor ecx, ecx
+    movabs rax, {{{function}}}
+    call rax
+"""
+
 
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
@@ -73,6 +169,8 @@ has_address:
     je page_fault
     cmp esi, 1
     je leave
+    cmp esi, 7
+    je no_device
     lea eax, [rsi - 10]
     cmp eax, 3
     ja fault
@@ -83,6 +181,13 @@ has_address:
 fault:
     or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
     jmp look_at_gate
+
+no_device:
+    test dword ptr [r12 + {at.ENV_CR0}], {CR0_EM}
+    jnz leave
+    test dword ptr [r12 + {at.ENV_CR4}], {CR4_OSFXSR}
+    jz leave
+    jmp fault
 
 page_fault:
     mov ecx, dword ptr [rbx + {CTL_MARKS}]
@@ -95,7 +200,12 @@ unmark:
     jmp unmark
 unmarked:
     mov dword ptr [rbx + {CTL_MARKS}], 0
-    test dword ptr [rbx + {CTL_ERROR}], 0x12
+    mov rax, r13
+    and rax, -4096
+    add rax, 4096
+    cmp rax, qword ptr [rbx + {CTL_CR2}]
+    je leave
+    test dword ptr [rbx + {CTL_ERROR}], 0x10
     jnz fault
 scan:
     mov rdi, r12
@@ -106,6 +216,11 @@ scan:
     movzx eax, al
     bt dword ptr [rbx + {CTL_PREFIXES}], eax
     jc scan
+    lea ecx, [rax - 0x6c]
+    cmp ecx, 3
+    jbe leave
+    test dword ptr [rbx + {CTL_ERROR}], 2
+    jnz fault
     cmp eax, 0x0f
     je two_bytes
     bt dword ptr [rbx + {CTL_UPDATES}], eax
@@ -143,29 +258,12 @@ rewind:
     sub qword ptr [r12 + {at.ENV_EIP}], rcx
 
 look_at_gate:
-    test dword ptr [r12 + {at.ENV_CR0}], 1
-    jz deliver
-    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jnz deliver
-    mov eax, dword ptr [rbx + {CTL_VECTOR}]
-    lea esi, [rax*8 + 5]
-    cmp esi, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
-    ja leave
-    add esi, dword ptr [r12 + {at.ENV_IDT_BASE}]
-    mov rdi, r12
-    mov edx, {at.SUPERVISOR_WALK}
-    xor ecx, ecx
-    movabs rax, {{load_byte}}
-    call rax
-    and eax, 0x1f
-    cmp eax, 0x0e
-    jb leave
-    cmp eax, 0x0f
-    ja leave
+    {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
+    {_mark_stack()}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     movzx eax, byte ptr [rbx + {CTL_VECTOR}]
     inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
@@ -196,6 +294,8 @@ INVALID = f"""
     mov dword ptr [rbx + {CTL_VECTOR}], 6
     mov dword ptr [rbx + {CTL_LENGTH}], 0
     mov dword ptr [rbx + {CTL_DELIVERING}], 1
+    cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
+    jne software
     mov r13, qword ptr [r12 + {at.ENV_EIP}]
     add r13, qword ptr [r12 + {at.ENV_CS_BASE}]
     test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
@@ -213,31 +313,17 @@ scan:
     cmp eax, 0xf1
     je leave
     or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
-    test dword ptr [r12 + {at.ENV_CR0}], 1
-    jz deliver
-    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jnz deliver
-    mov esi, 6 * 8 + 5
-    cmp esi, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
-    ja leave
-    add esi, dword ptr [r12 + {at.ENV_IDT_BASE}]
-    mov rdi, r12
-    mov edx, {at.SUPERVISOR_WALK}
-    xor ecx, ecx
-    movabs rax, {{load_byte}}
-    call rax
-    and eax, 0x1f
-    cmp eax, 0x0e
-    jb leave
-    cmp eax, 0x0f
-    ja leave
+    {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
+    {_mark_stack()}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
     jmp done
+software:
+    mov dword ptr [rbx + {CTL_LENGTH}], 2
 leave:
     mov dword ptr [rbx + {CTL_LEFT}], 1
     mov rdi, qword ptr [rbx + {CTL_UC}]
@@ -251,21 +337,37 @@ done:
     ret
 """
 
+# RF suppresses instruction breakpoints for one instruction. The engine keeps it for a block, and shows it to PUSHF: it
+# is cleared as the block begins, and with breakpoints set, that block is made to hold one instruction.
 BLOCK = f"""
     mov rax, qword ptr [rcx + {CTL_NOW}]
     cmp rax, qword ptr [rcx + {CTL_DEADLINE}]
     jae expired
+    mov r8, qword ptr [rcx + {CTL_ENV}]
     cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
     jne closed_so_far
 charge:
+    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_RF}
+    jnz resume
+resumed:
     mov edx, edx
     add rax, rdx
     mov qword ptr [rcx + {CTL_NOW}], rax
+    mov qword ptr [rcx + {CTL_BLOCK_START}], rsi
     add rsi, rdx
     mov qword ptr [rcx + {CTL_BLOCK_END}], rsi
     ret
+resume:
+    test dword ptr [r8 + {at.ENV_DR7}], {DR7_ENABLED}
+    jz clear
+    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
+    jnz clear
+    mov dword ptr [rcx + {CTL_RESUMING}], 1
+    jmp expired
+clear:
+    and dword ptr [r8 + {at.ENV_EFLAGS}], {~EFLAGS_RF}
+    jmp resumed
 closed_so_far:
-    mov r8, qword ptr [rcx + {CTL_ENV}]
     test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_IF}
     jz charge
     test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
@@ -310,6 +412,8 @@ PAGE_WALK = f"""
     mov dword ptr [rax + {CTL_MARKS}], 0
     mov dword ptr [rax + {CTL_NOT_CANONICAL}], 0
     mov r10, qword ptr [rax + {CTL_ENV}]
+    mov r11, qword ptr [r10 + {at.ENV_CR2}]
+    mov qword ptr [rax + {CTL_CR2_BEFORE}], r11
     cmp dword ptr [r10 + {at.ENV_CR0}], 0
     jns walk
     push rbx

@@ -1,0 +1,104 @@
+"""The instruction at CS:EIP, decoded: what a look at it needs to know. Capstone does the work."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import capstone
+from capstone import x86_const as cs
+
+from hvproto.processor.opcodes import MAX_LENGTH
+from hvproto.processor.segments import SegmentRegister
+
+if TYPE_CHECKING:
+    from hvproto.processor.processor import Processor
+
+LINEAR_32, LINEAR_64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
+_SEGMENTS = {getattr(cs, f"X86_REG_{register.name}"): register for register in SegmentRegister}
+_STACK_REGISTERS = frozenset(getattr(cs, f"X86_REG_{name}") for name in ("RSP", "RBP", "ESP", "EBP", "SP", "BP"))
+_SSE_GROUPS = frozenset(
+    getattr(cs, f"X86_GRP_{name}")
+    for name in ("SSE1", "SSE2", "SSE3", "SSSE3", "SSE41", "SSE42", "SSE4A", "AES", "PCLMUL")
+)
+
+
+class Instruction:
+    """One decoded instruction of a processor that stands before it."""
+
+    def __init__(self, processor: Processor, decoded: capstone.CsInsn) -> None:
+        self._processor = processor
+        self._decoded = decoded
+        self.id: int = decoded.id
+        self.size: int = decoded.size
+        self.operands: list[capstone.x86.X86Op] = list(decoded.operands)
+
+    @property
+    def code(self) -> bytes:
+        return bytes(self._decoded.bytes)
+
+    @property
+    def operand_size(self) -> int:
+        """2, 4 or 8 bytes, for an instruction whose default isn't 8 in 64-bit code."""
+        if self._decoded.rex & 8:
+            return 8
+        wide = self._processor.code64 or self._processor.code.is_32bit
+        return 2 if (self._decoded.prefix[2] == 0x66) == wide else 4
+
+    @property
+    def is_sse(self) -> bool:
+        return not _SSE_GROUPS.isdisjoint(self._decoded.groups) and not self.is_mmx
+
+    @property
+    def is_mmx(self) -> bool:
+        """Whether it works on MMX registers, or is EMMS; also those that came with SSE."""
+        named = (operand.reg for operand in self.operands if operand.type == cs.X86_OP_REG)
+        return self.id == cs.X86_INS_EMMS or any(cs.X86_REG_MM0 <= register <= cs.X86_REG_MM7 for register in named)
+
+    def memory_operand(self) -> capstone.x86.X86Op | None:
+        return next((operand for operand in self.operands if operand.type == cs.X86_OP_MEM), None)
+
+    def through_stack_segment(self, memory: capstone.x86.X86OpMem) -> bool:
+        """Whether SS is the segment of a memory operand (SDM vol. 1, table 3-5); in 64-bit code: would be."""
+        if memory.segment and not self._processor.code64:
+            return bool(memory.segment == cs.X86_REG_SS)
+        return memory.base in _STACK_REGISTERS
+
+    def linear_address(self, memory: capstone.x86.X86OpMem) -> int:
+        """Where a memory operand lies."""
+        processor = self._processor
+        address: int = self._value(memory.base) + self._value(memory.index) * memory.scale + memory.disp
+        address &= (1 << 8 * self._decoded.addr_size) - 1
+        if processor.code64:
+            based = memory.segment in (cs.X86_REG_FS, cs.X86_REG_GS)
+            base = processor.segment(_SEGMENTS[memory.segment]).base if based else 0
+            return base + address & LINEAR_64
+        register = _SEGMENTS.get(memory.segment)
+        if register is None:
+            register = SegmentRegister.SS if memory.base in _STACK_REGISTERS else SegmentRegister.DS
+        return processor.segment(register).base + address & LINEAR_32
+
+    def _value(self, register: int) -> int:
+        if register in (0, cs.X86_REG_RIZ, cs.X86_REG_EIZ):
+            return 0
+        if register in (cs.X86_REG_RIP, cs.X86_REG_EIP):
+            return self._processor.eip + self.size
+        return self._processor.register(self._decoded.reg_name(register))
+
+
+def instruction_at(processor: Processor, eip: int | None = None) -> Instruction | None:
+    """The instruction at EIP, or at another offset into the code segment; None where there is none."""
+    eip = processor.eip if eip is None else eip
+    code = processor.peek_some(processor.wrapped(processor.code.base + eip), MAX_LENGTH)
+    mode = capstone.CS_MODE_64 if processor.code64 else capstone.CS_MODE_32
+    if not processor.code64 and not processor.code.is_32bit:
+        mode = capstone.CS_MODE_16
+    decoded = next(_decoder(mode).disasm(code, eip, 1), None)
+    return None if decoded is None else Instruction(processor, decoded)
+
+
+@cache
+def _decoder(mode: int) -> capstone.Cs:
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    decoder.detail = True
+    return decoder
