@@ -77,6 +77,8 @@ class Callbacks(Protocol):
 
     def port_in(self, port: int, size: int) -> int: ...
     def port_out(self, port: int, size: int, value: int) -> None: ...
+    def new_block(self, address: int, size: int) -> bool: ...
+    def watched(self, address: int) -> bool: ...
     def protected_store(self, physical: int, size: int, value: int) -> None: ...
     def trap(self, address: int) -> bool: ...
 
@@ -121,6 +123,12 @@ class _Mmr(ctypes.Structure):
     )
 
 
+class _Block(ctypes.Structure):
+    """The public ``uc_tb``."""
+
+    _fields_ = (("pc", ctypes.c_uint64), ("icount", ctypes.c_uint16), ("size", ctypes.c_uint16))
+
+
 class _Msr(ctypes.Structure):
     """The public ``uc_x86_msr``."""
 
@@ -135,6 +143,9 @@ _MEMORY = ctypes.CFUNCTYPE(
 _CALLBACKS: dict[int, Any] = {
     uc_const.UC_HOOK_CODE: _CODE,
     uc_const.UC_HOOK_BLOCK: _CODE,
+    uc_const.UC_HOOK_EDGE_GENERATED: ctypes.CFUNCTYPE(
+        None, _UC, ctypes.POINTER(_Block), ctypes.POINTER(_Block), ctypes.c_void_p
+    ),
     uc_const.UC_HOOK_INTR: ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint32, ctypes.c_void_p),
     uc_const.UC_HOOK_INSN_INVALID: ctypes.CFUNCTYPE(ctypes.c_bool, _UC, ctypes.c_void_p),
     uc_const.UC_HOOK_MEM_WRITE_PROT: _MEMORY,
@@ -201,6 +212,7 @@ class Engine(ABC):
             | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED,
             self._on_unmapped,
         )
+        self.hook(uc_const.UC_HOOK_EDGE_GENERATED, self._on_new_block)
         self.hook(uc_const.UC_HOOK_INSN, self._on_syscall, instruction=SystemCall.SYSCALL.value)
         self.hook(uc_const.UC_HOOK_INSN, self._on_sysenter, instruction=SystemCall.SYSENTER.value)
 
@@ -422,6 +434,10 @@ class Engine(ABC):
     def set_deadline(self, when: int) -> None:
         """Stop at the first basic block that would start at or after this time. Callable in a run."""
 
+    def watch(self, address: int) -> None:
+        """Have `Callbacks.watched` called when an instruction *starts* at this linear address. For good."""
+        self.hook(uc_const.UC_HOOK_CODE, self._on_watched, begin=address, end=address)
+
     @abstractmethod
     def set_until_open(self, on: bool) -> None:
         """Whether to stop also at the first basic block before which an external interrupt could be taken."""
@@ -480,6 +496,15 @@ class Engine(ABC):
         if self.failure is None:
             self.failure = UnmappedAccess(kind, physical)
         return False
+
+    def _on_new_block(self, block: Any, _before: Any) -> None:
+        found = block.contents
+        if self.guarded(self.callbacks.new_block, found.pc, found.size):
+            self.set_deadline(0)  # it must not run before it has been translated anew
+
+    def _on_watched(self, address: int, _size: int) -> None:
+        if self.guarded(self.callbacks.watched, address, otherwise=True):
+            self.stop()
 
     def _on_syscall(self) -> None:
         self._announce(SystemCall.SYSCALL)

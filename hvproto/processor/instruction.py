@@ -38,6 +38,20 @@ class Instruction:
         return bytes(self._decoded.bytes)
 
     @property
+    def locked(self) -> bool:
+        return bool(self._decoded.prefix[0] == 0xF0)
+
+    def name_of(self, register: int) -> str:
+        return str(self._decoded.reg_name(register))
+
+    def read(self, operand: capstone.x86.X86Op, size: int) -> int | None:
+        """The value of a register or memory operand, without any effect; None where there is no memory."""
+        if operand.type == cs.X86_OP_REG:
+            return self._processor.register(self.name_of(operand.reg)) & (1 << 8 * size) - 1
+        raw = self._processor.peek(self.linear_address(operand.mem), size)
+        return None if raw is None else int.from_bytes(raw, "little")
+
+    @property
     def operand_size(self) -> int:
         """2, 4 or 8 bytes, for an instruction whose default isn't 8 in 64-bit code."""
         if self._decoded.rex & 8:
@@ -90,15 +104,13 @@ def instruction_at(processor: Processor, eip: int | None = None) -> Instruction 
     """The instruction at EIP, or at another offset into the code segment; None where there is none."""
     eip = processor.eip if eip is None else eip
     code = processor.peek_some(processor.wrapped(processor.code.base + eip), MAX_LENGTH)
-    mode = capstone.CS_MODE_64 if processor.code64 else capstone.CS_MODE_32
-    if not processor.code64 and not processor.code.is_32bit:
-        mode = capstone.CS_MODE_16
-    decoded = next(_decoder(mode).disasm(code, eip, 1), None)
+    decoded = next(decoder(processor.decoder_mode).disasm(code, eip, 1), None)
     return None if decoded is None else Instruction(processor, decoded)
 
 
 @cache
-def _decoder(mode: int) -> capstone.Cs:
+def decoder(mode: int) -> capstone.Cs:
+    """A decoder of code of 16, 32 or 64 bits, by Capstone's constant; with all details."""
     decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
     decoder.detail = True
     return decoder

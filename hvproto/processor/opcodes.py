@@ -45,6 +45,21 @@ def updates_operand(code: bytes, *, wide: bool) -> bool:
     return wanted is None or rest[0] >> 3 & 7 in wanted
 
 
+def lock_is_allowed(code: bytes, *, wide: bool) -> bool:
+    """Whether a LOCK prefix is one before an instruction that may have it: else #UD (SDM vol. 2, LOCK).
+
+    >>> lock_is_allowed(bytes.fromhex("f00107"), wide=False), lock_is_allowed(bytes.fromhex("f08b07"), wide=False)
+    (True, False)
+    """
+    rest = code[_prefix_count(code) :]
+    shifts = rest[:1] in (b"\xc0", b"\xc1", b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\x63")
+    double_shifts = rest[:2] in (b"\x0f\xa4", b"\x0f\xa5", b"\x0f\xac", b"\x0f\xad")
+    if shifts or double_shifts or not updates_operand(code, wide=wide):
+        return False
+    modrm = rest[2 if rest[:1] == b"\x0f" else 1]
+    return modrm >> 6 != 3
+
+
 def int1_length(code: bytes) -> int | None:
     """The length in bytes of an INT1 with its prefixes; None if it is another instruction.
 

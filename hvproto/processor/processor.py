@@ -12,10 +12,13 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Protocol
 
+import capstone
+
 from hvproto.errors import BadInput
-from hvproto.processor import private_layout, system_calls
+from hvproto.processor import far_transfers, guards, private_layout, system_calls
 from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
     CR2_ID,
@@ -41,8 +44,10 @@ from hvproto.processor.exceptions import (
     exception_source,
 )
 from hvproto.processor.explain import explained, is_premature
+from hvproto.processor.instruction import instruction_at
 from hvproto.processor.linear_memory import LinearMemory
 from hvproto.processor.live_target import LiveTarget
+from hvproto.processor.lookout import Lookout
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import PagingMode
 from hvproto.processor.portable import PortableEngine
@@ -56,13 +61,26 @@ from hvproto.processor.segments import (
     SegmentRegister,
     TableRegister,
 )
-from hvproto.processor.settings import CR0_PE, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM, Setting, SettingValue
-from hvproto.processor.state import SUMMARY_CODE_64, SUMMARY_LONG
+from hvproto.processor.settings import (
+    CR0_PE,
+    DR6_BS,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_TF,
+    EFLAGS_VM,
+    Setting,
+    SettingValue,
+)
+from hvproto.processor.state import SUMMARY_CODE_32, SUMMARY_CODE_64, SUMMARY_LONG
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
 _TSS_IO_MAP_BASE = 0x66
 _V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 """What an interrupt of virtual-8086 mode pushes besides, in this order, and makes null."""
+
+
+def _raise(fault: Raised) -> None:
+    raise fault
 
 
 class Stop(Enum):
@@ -113,6 +131,9 @@ class Processor(LinearMemory):
         """Called now and then in a long run, while the processor is stopped; what it raises ends the run."""
         self.trapped_at = 0
         self._trapped = False
+        self._lookout = Lookout()
+        self._intervention: Callable[[], None] | None = None
+        """What is to be done instead of the instruction at EIP, once the engine has stopped."""
         self._deadline = 0
         self._breath_end = 0
         self._until_open = False
@@ -145,6 +166,13 @@ class Processor(LinearMemory):
     @eip.setter
     def eip(self, value: int) -> None:
         self.engine.write_register(EIP_ID, self.wrapped(value))
+
+    @property
+    def decoder_mode(self) -> int:
+        """Capstone's constant for code as the code segment has it now."""
+        if self.code64:
+            return int(capstone.CS_MODE_64)
+        return int(capstone.CS_MODE_32 if self.engine.state().summary.value & SUMMARY_CODE_32 else capstone.CS_MODE_16)
 
     @property
     def code_address(self) -> int:
@@ -438,6 +466,9 @@ class Processor(LinearMemory):
             engine.set_deadline(end)
             outcome = engine.run()
             was_alone, alone = alone, False
+            for block in self._lookout.stale:
+                engine.forget_code(*block)
+            self._lookout.stale.clear()
             if engine.flush_code_wanted:
                 engine.flush_code_wanted = False
                 engine.flush_code()
@@ -445,6 +476,10 @@ class Processor(LinearMemory):
                 case Outcome.STOPPED:
                     if self._trapped:
                         return Stop.TRAP
+                    if self._intervention is not None:
+                        action, self._intervention = self._intervention, None
+                        self._do_instead(action)
+                        continue
                     if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
                     if not was_alone:
@@ -476,11 +511,21 @@ class Processor(LinearMemory):
 
     def _perform(self, call: SystemCall | None) -> None:
         assert call is not None
+        after, self.eip = self.eip, self.engine.system_call_at
+        self._do_instead(partial(system_calls.perform, self, call, after))
+
+    def _do_instead(self, action: Callable[[], None]) -> None:
+        """Do what the instruction at EIP does; what it raises is delivered as its fault, with single step in mind."""
         try:
-            system_calls.perform(self, call)
+            action()
         except Raised as fault:
-            self.eip = self.engine.system_call_at
+            if not fault.committed and fault.cr2 is not None:
+                self.cr2 = fault.cr2
             self._count_and_deliver(PendingException(fault.vector, fault.error_code))
+            return
+        if self.eflags & EFLAGS_TF:
+            self.set_debug_register(6, self.debug_register(6) | DR6_BS)
+            self._count_and_deliver(PendingException(DEBUG_VECTOR))
 
     # -- what the engine calls back ----------------------------------------------------------
 
@@ -491,6 +536,24 @@ class Processor(LinearMemory):
     def port_out(self, port: int, size: int, value: int) -> None:
         if self.ports:
             self.ports.write(port, size, value & ((1 << 8 * size) - 1))
+
+    def new_block(self, address: int, size: int) -> bool:
+        return self._lookout.look(self, address, size)
+
+    def watched(self, address: int) -> bool:
+        instruction = instruction_at(self)
+        if instruction is None:
+            return False
+        try:
+            guards.check(self, instruction)
+        except Raised as fault:
+            self._intervention = partial(_raise, fault)
+        else:
+            self._intervention = far_transfers.replacement(self, instruction)
+        return self._intervention is not None
+
+    def debug_registers_change(self) -> None:
+        """A MOV to a debug register is about to be executed."""
 
     def protected_store(self, physical: int, size: int, value: int) -> None:
         self.write_physical(physical, size, value)

@@ -90,6 +90,8 @@ CR0_ET = 1 << 4
 CR0_NE = 1 << 5
 CR0_WP = 1 << 16
 CR0_AM = 1 << 18
+CR0_NW = 1 << 29
+CR0_CD = 1 << 30
 CR0_PG = 1 << 31
 CR4_VME = 1 << 0
 CR4_PVI = 1 << 1
@@ -99,10 +101,13 @@ CR4_PAE = 1 << 5
 CR4_PGE = 1 << 7
 CR4_OSFXSR = 1 << 9
 CR4_OSXMMEXCPT = 1 << 10
+CR4_DEFINED = 0x0037_27FF
+"""Bits that may be set: all of SDM vol. 3, 2.5 that a processor of this time may have, whatever CPUID says."""
 EFER_SCE = 1 << 0
 EFER_LME = 1 << 8
 EFER_LMA = 1 << 10
 EFER_NXE = 1 << 11
+EFER_DEFINED = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE
 EFER_MSR = 0xC000_0080
 SYSENTER_CS_MSR = 0x174
 SYSENTER_ESP_MSR = 0x175
@@ -111,6 +116,14 @@ STAR_MSR = 0xC000_0081
 LSTAR_MSR = 0xC000_0082
 FMASK_MSR = 0xC000_0084
 
+CSTAR_MSR = 0xC000_0083
+BASE_MSRS = (0xC000_0100, 0xC000_0101, 0xC000_0102)
+"""FS.base, GS.base, KERNEL_GS_BASE."""
+CANONICAL_MSRS = frozenset({SYSENTER_ESP_MSR, SYSENTER_EIP_MSR, LSTAR_MSR, CSTAR_MSR, *BASE_MSRS})
+"""Those that hold a linear address: WRMSR raises #GP(0) if it isn't canonical (SDM vol. 2, WRMSR)."""
+DR6_BD = 1 << 13
+DR6_BS = 1 << 14
+DR7_GD = 1 << 13
 DR7_ENABLED = 0xFF
 """The local and global enable bits of the four breakpoints."""
 MXCSR_RESET = 0x1F80

@@ -31,23 +31,23 @@ LOCK = 0xF0
 RCX, RSP, R11 = 1, 4, 11
 
 
-def perform(processor: Processor, call: SystemCall) -> None:
-    """Do what the instruction before EIP does. Raises `Raised` for its fault; nothing has changed then."""
-    begin = processor.engine.system_call_at
-    if LOCK in (processor.peek(processor.wrapped(processor.code.base + begin), processor.eip - begin - 2) or b""):
+def perform(processor: Processor, call: SystemCall, after: int) -> None:
+    """Do what the instruction at EIP does; ``after`` is the EIP behind it. Raises `Raised`; nothing has changed then."""
+    prefixes = processor.peek(processor.code_address, after - processor.eip - 2)
+    if LOCK in (prefixes or b""):
         raise Raised(6)
     if call is SystemCall.SYSCALL:
-        _syscall(processor)
+        _syscall(processor, after)
     else:
         _sysenter(processor)
 
 
-def _syscall(processor: Processor) -> None:
+def _syscall(processor: Processor, after: int) -> None:
     if not processor.code64 or not processor.control(Setting.EFER) & EFER_SCE:
         raise Raised(6)
     engine = processor.engine
     eflags = processor.eflags
-    processor.set_gpr(RCX, processor.eip)
+    processor.set_gpr(RCX, after)
     processor.set_gpr(R11, eflags)
     _enter_ring_0(processor, engine.read_msr(STAR_MSR) >> 32 & 0xFFFF, wide=True)
     processor.eflags = eflags & ~(engine.read_msr(FMASK_MSR) | EFLAGS_RF)

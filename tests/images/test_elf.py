@@ -21,13 +21,14 @@ def kernel(**changes: object) -> Elf:
     return Elf(**(options | changes))  # type: ignore[arg-type]
 
 
-def test_segments_entry_and_symbols() -> None:
-    image = parse_elf(bytes(kernel()), "k")
+@pytest.mark.parametrize(("file_class", "kind"), [(1, "elf32"), (2, "elf64")])
+def test_segments_entry_and_symbols(file_class: int, kind: str) -> None:
+    image = parse_elf(bytes(kernel(file_class=file_class)), "k")
     assert [(s.address, s.data, s.size) for s in image.segments] == [
         (0x100000, CODE, 16),
         (0x102000, b"data", 0x1000),
     ]
-    assert (image.kind, image.entry, image.path) == ("elf32", 0x100000, "k")
+    assert (image.kind, image.entry, image.path) == (kind, 0x100000, "k")
     assert dict(image.symbols) == {"start": 0x100000, "main": 0x100008, "table": 0x102000}
     assert image.symbols.name_at(0x10000A) == "main+0x2"
     assert image.symbols.name_at(0x101000) is None
@@ -38,6 +39,17 @@ def test_physical_addresses_count() -> None:
     image = parse_elf(bytes(high), "k")
     assert (image.start, image.entry) == (0x100000, 0x100004)
     assert image.symbols.name_at(0xC0100004) == "main+0x4"
+
+
+def test_a_64_bit_kernel_in_the_higher_half() -> None:
+    top = 0xFFFFFFFF80000000
+    loads = [Load(0x100000, CODE), Load(top + 0x200000, CODE, physical=0x200000)]
+    high = kernel(file_class=2, loads=loads, symbols={"boot": 0x100000, "main": top + 0x200000})
+    image = parse_elf(bytes(high), "k")
+    assert (image.start, image.end, image.entry) == (0x100000, 0x200010, 0x100000)
+    assert image.symbols.name_at(top + 0x200004) == "main+0x4"
+    entered_there = kernel(file_class=2, loads=loads, entry=top + 0x200008, symbols={})
+    assert parse_elf(bytes(entered_there), "k").entry == 0x200008
 
 
 def test_an_entry_that_is_physical_already() -> None:
@@ -57,7 +69,12 @@ def test_other_program_headers_and_empty_loads_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"file_class": 2}, "ELF class 64-bit at offset 4"),
+        ({"file_class": 3}, "ELF class 3 at offset 4: 1 (32-bit) or 2 (64-bit) is needed"),
+        ({"file_class": 2, "machine": 3}, "ELF machine 3 at offset 18: 62 (x86-64) is needed"),
+        ({"file_class": 2, "loads": [Load(0x1FFFFFFF0, CODE)]}, "segment 0: 0x10 bytes at 0x1fffffff0 go beyond 4 GiB"),
+        ({"file_class": 2, "loads": [Load(0x100000, CODE, memory_size=1 << 63)]}, "0x8000000000000000 is absurd"),
+        ({"file_class": 2, "header_offset": (1 << 64) - 16}, "goes beyond the end of the file"),
+        ({"file_class": 2, "header_size": 32}, "program headers of 32 bytes each: they have 56"),
         ({"order": 2}, "ELF byte order big-endian at offset 5"),
         ({"file_type": 1}, "ELF type ET_REL (an object file) at offset 16"),
         ({"file_type": 3}, "ET_DYN"),
@@ -84,13 +101,14 @@ def test_what_is_broken_is_named(changes: dict[str, object], reason: str) -> Non
     assert caught.value.path == "some/kernel"
 
 
-@pytest.mark.parametrize("size", [0, 3, 4, 16, HEADER - 1])
-def test_truncated_header(size: int) -> None:
+@pytest.mark.parametrize("file_class", [1, 2])
+@pytest.mark.parametrize("size", [0, 3, 4, 16, 51])
+def test_truncated_header(size: int, file_class: int) -> None:
     with pytest.raises(ImageError, match=f"truncated ELF header: {size} bytes"):
-        parse_elf(bytes(kernel())[:size], "k")
+        parse_elf(bytes(kernel(file_class=file_class))[:size], "k")
 
 
-WHOLE = bytes(kernel())
+WHOLE = [bytes(kernel(file_class=file_class)) for file_class in HEADER]
 
 
 def parses_or_is_refused(data: bytes) -> None:
@@ -103,19 +121,23 @@ def parses_or_is_refused(data: bytes) -> None:
     list(image.symbols)
 
 
-@given(st.integers(0, len(WHOLE)))
-def test_any_truncation_is_refused_or_harmless(size: int) -> None:
-    parses_or_is_refused(WHOLE[:size])
+whole = st.sampled_from(WHOLE)
+position = st.integers(0, len(WHOLE[1]) - 1)
 
 
-@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=6))
-def test_any_damage_is_refused_or_harmless(damage: list[tuple[int, int]]) -> None:
-    data = bytearray(WHOLE)
-    for position, byte in damage:
-        data[position] = byte
-    parses_or_is_refused(bytes(data))
+@given(whole, position)
+def test_any_truncation_is_refused_or_harmless(data: bytes, size: int) -> None:
+    parses_or_is_refused(data[:size])
 
 
-@given(st.binary(max_size=400))
-def test_random_bytes_behind_a_good_identification(tail: bytes) -> None:
-    parses_or_is_refused(WHOLE[:24] + tail)
+@given(whole, st.lists(st.tuples(position, st.integers(0, 255)), max_size=6))
+def test_any_damage_is_refused_or_harmless(data: bytes, damage: list[tuple[int, int]]) -> None:
+    damaged = bytearray(data)
+    for place, byte in damage:
+        damaged[place % len(data)] = byte
+    parses_or_is_refused(bytes(damaged))
+
+
+@given(whole, st.binary(max_size=400))
+def test_random_bytes_behind_a_good_identification(data: bytes, tail: bytes) -> None:
+    parses_or_is_refused(data[:24] + tail)

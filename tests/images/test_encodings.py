@@ -50,6 +50,7 @@ IN_32 = [
     ("call 0x08:0x123456", "9a563412000800", "lcall 8, 0x123456"),
     ("jmp fword ptr [0x1234]", "ff2d34120000", "jmp ptr [0x1234]"),
     ("call far [ebx]", "ff1b", "call ptr [ebx]"),
+    ("call far dword ptr [ebx]", "66ff1b", "lcall [ebx]"),
     ("mov ds, ax", "8ed8", "mov ds, eax"),
     ("mov ss, ax", "8ed0", "mov ss, eax"),
     ("mov ax, ds", "668cd8", "mov ax, ds"),
@@ -99,6 +100,12 @@ IN_32 = [
     ("jecxz 0x1010", "e30e", "jecxz 0x1010"),
     ("jmp eax", "ffe0", "jmp eax"),
     ("jmp [ebx]", "ff23", "jmp dword ptr [ebx]"),
+    ("retfw", "66cb", "retf"),
+    ("retfw 4", "66ca0400", "retf 4"),
+    ("o16 iret", "66cf", "iret"),
+    ("o32 iret", "cf", "iretd"),
+    ("a16 lodsb", "67ac", "lodsb al, byte ptr [si]"),
+    ("nop dword ptr [eax + 8]", "0f1f4008", "nop dword ptr [eax + 8]"),
 ]
 IN_16 = [
     ("iret", "cf", "iret"),
@@ -113,6 +120,17 @@ IN_16 = [
     ("mov ax, [bx + si]", "8b00", "mov ax, word ptr [bx + si]"),
     ("mov cr0, eax", "0f22c0", "mov cr0, eax"),
     ("rep stosd", "f366ab", "rep stosd dword ptr es:[di], eax"),
+    ("o32 lgdt [0x1234]", "660f01163412", "lgdt [0x1234]"),
+    ("o32 lgdt cs:[0x1234]", "662e0f01163412", "lgdt cs:[0x1234]"),
+    ("o16 lgdt [0x1234]", "0f01163412", "lgdt [0x1234]"),
+    ("o32 retf", "66cb", "retf"),
+    ("retfd 8", "66ca0800", "retf 8"),
+    ("a32 rep movsb", "67f3a4", "rep movsb byte ptr es:[edi], byte ptr [esi]"),
+    ("o32 push fs", "660fa0", "push fs"),
+    ("o32 jmp far [bx]", "66ff2f", "jmp ptr [bx]"),
+    ("jmp far [bx]", "ff2f", "ljmp [bx]"),
+    ("jmp far dword ptr [bx]", "ff2f", "ljmp [bx]"),
+    ("jmp fword ptr [bx]", "66ff2f", "jmp ptr [bx]"),
 ]
 IN_64 = [
     ("iretq", "48cf", "iretq"),
@@ -125,6 +143,17 @@ IN_64 = [
     ("sysretq", "480f07", "sysretq"),
     ("call [rax]", "ff10", "call qword ptr [rax]"),
     ("rep movsq", "f348a5", "rep movsq qword ptr [rdi], qword ptr [rsi]"),
+    ("retfq 8", "48ca0800", "retfq 8"),
+    ("jmp fword ptr [rbx]", "ff2b", "jmp ptr [rbx]"),
+    ("jmp far tbyte ptr [rbx]", "48ff2b", "ljmp [rbx]"),
+    ("jmp far tbyte ptr [r8]", "49ff28", "ljmp [r8]"),
+    ("call far tbyte ptr [0x2000]", "48ff1df90f0000", "lcall [rip + 0xff9]"),
+    ("movabs rax, [0x123456789abcdef0]", "48a1f0debc9a78563412", "movabs rax, qword ptr [0x123456789abcdef0]"),
+    ("movabs gs:[0x10], al", "65a21000000000000000", "movabs byte ptr gs:[0x10], al"),
+    ("nop word ptr [rax + rcx]", "660f1f0408", "nop word ptr [rax + rcx]"),
+    ("a32 lodsb", "67ac", "lodsb al, byte ptr [esi]"),
+    ("fxsave64 [rbx]", "480fae03", "fxsave64 ptr [rbx]"),
+    ("swapgs", "0f01f8", "swapgs"),
 ]
 
 
@@ -196,6 +225,21 @@ def test_mode_directive_is_the_same_as_the_argument(bits: int) -> None:
         "jmp -1",
         "mov eax, cr9",
         "db 1",
+        "swapgs",
+        "cdqe",
+        "cqo",
+        "cmpxchg16b [ebx]",
+        "movabs eax, [5]",
+        "jmp far tbyte ptr [ebx]",
+        "jmp far word ptr [ebx]",
+        "retfq",
+        "retfq 4",
+        "o16",
+        "o16 push 5",
+        "o16 jmp 8:5",
+        "o16 iretw",
+        "o16 mov eax, ebx",
+        "o16 jmp 0x1010",
     ],
 )
 def test_no_such_statement(text: str) -> None:
@@ -207,11 +251,17 @@ def test_no_such_statement(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["iret", "push cs", "pusha", "pushfd", "mov eax, [rip + 5]", "push 0x80000000", "jmp 8:5"]
+    "text", ["iret", "push cs", "pusha", "pushfd", "mov eax, [rip + 5]", "push 0x80000000", "jmp 8:5", "a16 lodsb"]
 )
 def test_no_such_statement_in_64_bit_mode(text: str) -> None:
     with pytest.raises(AssemblyError):
         encoded(text, 64)
+
+
+@pytest.mark.parametrize(("origin", "target"), [(0xFFF0, 0x10), (0xFFFF_FFF0, 0xFFFF_0000), (0x2_0000, 0x2_FFFF)])
+def test_a_16_bit_branch_goes_around_the_end_of_its_segment(origin: int, target: int) -> None:
+    code = encoded(f"jmp near {target}", 16, origin)
+    assert (origin + len(code) + int.from_bytes(code[1:], "little") - target) % 0x10000 == 0
 
 
 REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")

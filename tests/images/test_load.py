@@ -33,6 +33,10 @@ def test_elf_and_multiboot_elf(tmp_path: Path) -> None:
     multiboot = Elf([Load(0x100000, boot + b"\xf4")], entry=0x10000C)
     assert load_image(written(tmp_path, "k", bytes(plain))).kind == "elf32"
     assert load_image(written(tmp_path, "k", bytes(multiboot))).kind == "multiboot"
+    wide = Elf([Load(0x100000, boot + b"\xf4")], entry=0x10000C, file_class=2)
+    image = load_image(written(tmp_path, "k", bytes(wide)))
+    assert (image.kind, image.entry) == ("multiboot", 0x10000C)
+    assert load_image(written(tmp_path, "k", bytes(Elf([Load(0x100000, b"\xf4")], file_class=2)))).kind == "elf64"
 
 
 def test_multiboot_with_addresses(tmp_path: Path) -> None:

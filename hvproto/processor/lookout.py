@@ -1,0 +1,79 @@
+"""The lookout: instructions that the engine gets wrong are found as it translates code, and looked at before they run.
+
+The engine calls back for each basic block that it translates. If such an instruction is among its bytes, a hook is
+planted on it, which costs nothing anywhere else, and the block is translated anew. What the hook then does is a matter
+of `guards`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import capstone
+from capstone import x86_const as cs
+
+from hvproto.processor.instruction import decoder
+from hvproto.processor.opcodes import lock_is_allowed
+
+if TYPE_CHECKING:
+    from hvproto.processor.processor import Processor
+
+_CANDIDATES = re.compile(
+    rb"\xf0"  # LOCK
+    rb"|[\x9a\xea\xca\xcb]"  # far CALL, JMP and RET
+    rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"  # the same through memory
+    rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
+    rb"|\x0f[\x00\x01\x07\x21-\x23\x30\x35]",  # LLDT, LTR, LGDT, LIDT, SYSRET, MOV CRn and DRn, WRMSR, SYSEXIT
+    re.DOTALL,
+)
+FAR_TRANSFERS = frozenset({cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_RETFQ})
+SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR, cs.X86_INS_LGDT, cs.X86_INS_LIDT})
+FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ})
+_ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | {cs.X86_INS_WRMSR}
+_CONTROL = range(cs.X86_REG_CR0, cs.X86_REG_CR15 + 1)
+_DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
+
+
+@dataclass(slots=True)
+class Lookout:
+    """What has been found so far; addresses are linear."""
+
+    planted: set[int] = field(default_factory=set)
+    stale: list[tuple[int, int]] = field(default_factory=list)
+    """Blocks, by address and size in bytes, whose translations don't call the hooks planted in them yet."""
+
+    def look(self, processor: Processor, address: int, size: int) -> bool:
+        """See a block that has been translated; True if it must not run as it is."""
+        code = processor.peek_some(address, size)
+        if _CANDIDATES.search(code) is None:
+            return False
+        found = [place for place in watched(processor, code, address) if place not in self.planted]
+        for place in found:
+            self.planted.add(place)
+            processor.engine.watch(place)
+        if found:
+            self.stale.append((address, size))
+        return bool(found)
+
+
+def watched(processor: Processor, code: bytes, address: int) -> list[int]:
+    """The addresses of the instructions in a block that are to be looked at."""
+    mode = processor.decoder_mode
+    return [
+        instruction.address
+        for instruction in decoder(mode).disasm(code, address)
+        if _is_watched(instruction, wide=mode == capstone.CS_MODE_64)
+    ]
+
+
+def _is_watched(instruction: capstone.CsInsn, *, wide: bool) -> bool:
+    if instruction.prefix[0] == 0xF0 and not lock_is_allowed(bytes(instruction.bytes), wide=wide):
+        return True
+    if instruction.id in _ALWAYS:
+        return True
+    if instruction.id == cs.X86_INS_MOV:
+        target, source = (operand.reg if operand.type == cs.X86_OP_REG else 0 for operand in instruction.operands)
+        return target == cs.X86_REG_SS or target in _CONTROL or target in _DEBUG or source in _DEBUG
+    return False
