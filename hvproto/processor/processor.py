@@ -35,6 +35,7 @@ from hvproto.processor.engine import (
     SystemCall,
 )
 from hvproto.processor.exceptions import (
+    DEBUG_VECTOR,
     NMI_VECTOR,
     Delivered,
     Event,

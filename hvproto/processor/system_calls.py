@@ -32,7 +32,7 @@ RCX, RSP, R11 = 1, 4, 11
 
 
 def perform(processor: Processor, call: SystemCall, after: int) -> None:
-    """Do what the instruction at EIP does; ``after`` is the EIP behind it. Raises `Raised`; nothing has changed then."""
+    """Do what the instruction at EIP does; ``after`` is the EIP behind it. Raises `Raised`, with nothing changed."""
     prefixes = processor.peek(processor.code_address, after - processor.eip - 2)
     if LOCK in (prefixes or b""):
         raise Raised(6)

@@ -1,6 +1,6 @@
 """Where the oracles disagree: who is right, and what the manual says about it.
 
-SDM is Intel's Software Developer's Manual (volume and section, as numbered since 2023), APM is AMD's Architecture
+SDM is Intel's Software Developer's Manual (volume and section, as numbered in 2023), APM is AMD's Architecture
 Programmer's Manual.
 """
 

@@ -35,7 +35,7 @@ VERDICTS = (
         Says.BOCHS,
         lambda d: d.case.name == "break/on-ss-load",
         "QEMU traps right behind the load of SS. Debug exceptions wait for the end of the next instruction "
-        "(SDM vol. 3, 7.8.3).",
+        "(SDM vol. 3, 6.8.3).",
     ),
     Verdict(
         "conditions-together",

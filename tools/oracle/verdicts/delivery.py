@@ -62,7 +62,7 @@ VERDICTS = (
         Says.BOCHS,
         _external,
         "QEMU never sets EXT. It is 1 for an exception on the way to an exception's handler, 0 on that of an INT n "
-        "(SDM vol. 3, 7.13).",
+        "(SDM vol. 3, 6.13).",
     ),
     Verdict(
         "descriptor-accessed",

@@ -56,13 +56,13 @@ VERDICTS = (
         "alignment-before-page",
         Says.EITHER,
         lambda d: is_outcome(d, AC, PF),
-        "Which of two faults of one access comes first is up to the model (SDM vol. 3, 7.9, table 7-2).",
+        "Which of two faults of one access comes first is up to the model (SDM vol. 3, 6.9, table 6-2).",
     ),
     Verdict(
         "alignment-check",
         Says.BOCHS,
         lambda d: is_outcome(d, AC, END, BR),
-        "QEMU never raises #AC (SDM vol. 3, 7.15, interrupt 17).",
+        "QEMU never raises #AC (SDM vol. 3, 6.15, interrupt 17).",
     ),
     Verdict(
         "iret-virtual-interrupt-flags",
@@ -105,7 +105,7 @@ VERDICTS = (
         "pending-x87-exception",
         Says.BOCHS,
         lambda d: is_outcome(d, MF),
-        "QEMU raises a pending #MF only with some of the waiting instructions (SDM vol. 3, 7.15, interrupt 16).",
+        "QEMU raises a pending #MF only with some of the waiting instructions (SDM vol. 3, 6.15, interrupt 16).",
     ),
     Verdict(
         "no-such-control-register",
@@ -117,7 +117,7 @@ VERDICTS = (
         "cr0-combinations",
         Says.BOCHS,
         lambda d: is_outcome(d, GP, END) and d.case.name.startswith("control/cr0-"),
-        "QEMU takes NW without CD: #GP (SDM vol. 3, 2.5 and 7.15, interrupt 13).",
+        "QEMU takes NW without CD: #GP (SDM vol. 3, 2.5 and 6.15, interrupt 13).",
     ),
     Verdict(
         "control-registers-unchecked",

@@ -59,14 +59,14 @@ VERDICTS = (
         "vector-in-error-code",
         Says.BOCHS,
         _doubled_vector,
-        "QEMU reports 16 times the vector in long mode. It is 8 times, as everywhere (SDM vol. 3, 7.13).",
+        "QEMU reports 16 times the vector in long mode. It is 8 times, as everywhere (SDM vol. 3, 6.13).",
     ),
     Verdict(
         "ist-in-the-same-ring",
         Says.EITHER,
         lambda d: only_flips(d, 0x10) and (d.field in ("ss", "stack_ss") or is_watch(d)) and (d.first or 0) == 0x10,
         "Whether SS becomes null when the IST changes the stack and the ring stays: only stated for a change of rings "
-        "(SDM vol. 3, 7.14.4 and 7.14.5).",
+        "(SDM vol. 3, 6.14.4 and 6.14.5).",
     ),
     Verdict(
         "stack-not-canonical-error-code",
