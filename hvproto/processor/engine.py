@@ -175,8 +175,6 @@ class Engine(ABC):
     name: str
     traps_port_io: bool
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
-    may_resume: bool = False
-    """To be set when flags with RF have been pushed, which the guest may load again."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 
@@ -433,6 +431,14 @@ class Engine(ABC):
     @abstractmethod
     def set_deadline(self, when: int) -> None:
         """Stop at the first basic block that would start at or after this time. Callable in a run."""
+
+    @property
+    def delivered(self) -> bytes:
+        """Something that changes with each exception that the engine delivers by itself."""
+        return b""
+
+    def note_return(self, block: int) -> None:  # noqa: B027 - not every engine cares
+        """The basic block that begins at this linear address ends with an IRET."""
 
     def watch(self, address: int) -> None:
         """Have `Callbacks.watched` called when an instruction *starts* at this linear address. For good."""

@@ -37,6 +37,10 @@ class Instruction:
     def code(self) -> bytes:
         return bytes(self._decoded.bytes)
 
+    def loads(self, register: int) -> bool:
+        """Whether its first operand is this register, by Capstone's number."""
+        return bool(self.operands) and self.operands[0].type == cs.X86_OP_REG and self.operands[0].reg == register
+
     @property
     def locked(self) -> bool:
         return bool(self._decoded.prefix[0] == 0xF0)

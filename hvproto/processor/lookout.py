@@ -28,6 +28,7 @@ _CANDIDATES = re.compile(
     rb"|\x0f[\x00\x01\x07\x21-\x23\x30\x35]",  # LLDT, LTR, LGDT, LIDT, SYSRET, MOV CRn and DRn, WRMSR, SYSEXIT
     re.DOTALL,
 )
+IRET = b"\xcf"
 FAR_TRANSFERS = frozenset({cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_RETFQ})
 SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR, cs.X86_INS_LGDT, cs.X86_INS_LIDT})
 FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ})
@@ -47,6 +48,8 @@ class Lookout:
     def look(self, processor: Processor, address: int, size: int) -> bool:
         """See a block that has been translated; True if it must not run as it is."""
         code = processor.peek_some(address, size)
+        if code[-1:] == IRET:
+            processor.engine.note_return(address)
         if _CANDIDATES.search(code) is None:
             return False
         found = [place for place in watched(processor, code, address) if place not in self.planted]

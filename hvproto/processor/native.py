@@ -152,6 +152,10 @@ class NativeEngine(Engine):
         return self._block_start.value, self._block_end.value
 
     @property
+    def delivered(self) -> bytes:
+        return bytes(self.counts)
+
+    @property
     def cr2_before(self) -> int | None:
         return self._cr2_before.value
 
@@ -176,11 +180,11 @@ class NativeEngine(Engine):
         self.raise_failure()
         if status:
             raise unicorn.UcError(status)
+        if self.system_call is not None:  # also where TF made an exception of it already
+            return Outcome.SYSTEM_CALL
         if self._left.value:
             self.pending = self._undelivered()
             return Outcome.EXCEPTION
-        if self.system_call is not None:
-            return Outcome.SYSTEM_CALL
         if self._halted.value:
             return Outcome.HALTED
         if self._resuming.value:

@@ -48,8 +48,6 @@ class PortableEngine(Engine):
     traps_port_io = False
     breath = 200_000
 
-    may_resume = True
-    """Whether the guest may have or get RF: to look for it at each block would cost half of all time."""
     resuming = False
     port_refusal: Callable[[int, int], Raised | None]
     """(port, size) -> the fault of an access that IOPL and the TSS's bitmap forbid; set by the processor."""
@@ -57,6 +55,9 @@ class PortableEngine(Engine):
     """offset from EIP -> byte of code there; set by the processor."""
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
+        self._flags_are_new = True
+        self._copy_is_stale = True
+        self._returns: set[int] = set()
         super().__init__(ram, callbacks)
         self._now = 0
         self._deadline = 0
@@ -93,6 +94,7 @@ class PortableEngine(Engine):
 
     def write_register(self, register: int, value: int) -> None:
         self._copy_is_stale = True
+        self._flags_are_new |= register == EFLAGS_ID
         super().write_register(register, value)
 
     def write_setting(self, setting: Setting, value: SettingValue) -> None:
@@ -104,7 +106,7 @@ class PortableEngine(Engine):
         super().write_msr(number, value)
 
     def restore_context(self, context: Any) -> None:
-        self._copy_is_stale = True
+        self._copy_is_stale = self._flags_are_new = True
         super().restore_context(context)
 
     def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
@@ -144,6 +146,10 @@ class PortableEngine(Engine):
     def last_block(self) -> tuple[int, int]:
         return self._last_block
 
+    def note_return(self, block: int) -> None:
+        # RF comes back by IRET only: to look for it at each block would cost half of all time.
+        self._returns.add(block)
+
     def set_deadline(self, when: int) -> None:
         self._deadline = when
 
@@ -179,11 +185,11 @@ class PortableEngine(Engine):
                 self.write_register(_CR2, fault.cr2)
             self.pending = PendingException(fault.vector, fault.error_code)
             return Outcome.EXCEPTION
+        if self.system_call is not None:  # also where TF made an exception of it already
+            return Outcome.SYSTEM_CALL
         if self._vector is not None:
             self.pending = self._explain(self._vector)
             return Outcome.EXCEPTION
-        if self.system_call is not None:
-            return Outcome.SYSTEM_CALL
         if self.resuming:
             return Outcome.RESUMING
         return Outcome.STOPPED if self._asked else Outcome.HALTED
@@ -213,7 +219,7 @@ class PortableEngine(Engine):
     def _on_block(self, address: int, size: int) -> None:
         if self._now >= self._deadline or (self._until_open and self._open()):
             self.stop()
-        elif self.may_resume and self._resumes():
+        elif (self._flags_are_new or self._last_block[0] in self._returns) and self._resumes():
             self.resuming = True
             self.stop()
         else:
@@ -223,12 +229,13 @@ class PortableEngine(Engine):
     def _resumes(self) -> bool:
         """Whether RF is set and matters; cleared where it doesn't, before PUSHF can show it."""
         flags = self.read_register(EFLAGS_ID)
+        self._flags_are_new = False
         if not flags & EFLAGS_RF:
             return False
         if self.read_register(DEBUG_IDS[7]) & DR7_ENABLED and not self.state().shadow:
             return True
-        self.may_resume = False
         self.write_register(EFLAGS_ID, flags & ~EFLAGS_RF)
+        self._flags_are_new = False
         return False
 
     def _open(self) -> bool:

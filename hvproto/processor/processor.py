@@ -19,6 +19,7 @@ import capstone
 
 from hvproto.errors import BadInput
 from hvproto.processor import far_transfers, guards, private_layout, system_calls
+from hvproto.processor.data_breakpoints import DataBreakpoints
 from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
     CR2_ID,
@@ -64,7 +65,9 @@ from hvproto.processor.segments import (
 )
 from hvproto.processor.settings import (
     CR0_PE,
+    DR6_BREAKPOINTS,
     DR6_BS,
+    DR7_GD,
     EFLAGS_IF,
     EFLAGS_IOPL,
     EFLAGS_TF,
@@ -133,6 +136,8 @@ class Processor(LinearMemory):
         self.trapped_at = 0
         self._trapped = False
         self._lookout = Lookout()
+        self._breakpoints = DataBreakpoints()
+        self._debug_registers_changed = False
         self._intervention: Callable[[], None] | None = None
         """What is to be done instead of the instruction at EIP, once the engine has stopped."""
         self._deadline = 0
@@ -351,10 +356,17 @@ class Processor(LinearMemory):
         self.esp = result.esp
         if result.cr2 is not None:
             self.cr2 = result.cr2
-        self.engine.may_resume |= event.source is Source.FAULT or len(result.faults) > 1
+        if result.vector == DEBUG_VECTOR and event.source is not Source.SOFTWARE:
+            self._end_general_detection()
         if self.engine.state().shadow:
             self.engine.set_shadow(False)
         return result
+
+    def _end_general_detection(self) -> None:
+        """The processor clears DR7.GD as it enters the handler of #DB, so that this may use the debug registers."""
+        dr7 = self.debug_register(7)
+        if dr7 & DR7_GD:
+            self.engine.write_register(DEBUG_IDS[7], dr7 & ~DR7_GD)
 
     def _marked(self, target: LiveTarget, segment: Segment) -> Segment:
         """The segment with its accessed bit set, in its table too (SDM vol. 3, 3.4.5.1)."""
@@ -460,6 +472,13 @@ class Processor(LinearMemory):
         alone = False
         while True:
             self._trapped = False
+            if self._debug_registers_changed:
+                self._debug_registers_changed = False
+                self._breakpoints.refresh(self)
+            hits, delivered = 0, b""
+            if self._breakpoints:
+                alone = True
+                hits, delivered = self._breakpoints.hits(self, instruction_at(self)), engine.delivered
             end = min(self._deadline, self._breath_end)
             if alone:
                 engine.set_shadow(True)
@@ -467,12 +486,7 @@ class Processor(LinearMemory):
             engine.set_deadline(end)
             outcome = engine.run()
             was_alone, alone = alone, False
-            for block in self._lookout.stale:
-                engine.forget_code(*block)
-            self._lookout.stale.clear()
-            if engine.flush_code_wanted:
-                engine.flush_code_wanted = False
-                engine.flush_code()
+            self._translate_anew()
             match outcome:
                 case Outcome.STOPPED:
                     if self._trapped:
@@ -481,6 +495,8 @@ class Processor(LinearMemory):
                         action, self._intervention = self._intervention, None
                         self._do_instead(action)
                         continue
+                    if hits and delivered == engine.delivered:
+                        self._trap(hits)
                     if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
                     if not was_alone:
@@ -494,10 +510,32 @@ class Processor(LinearMemory):
                     assert engine.pending is not None
                     if not was_alone and is_premature(self, engine.pending):
                         alone = True
-                    else:
-                        self._count_and_deliver(explained(self, engine.pending))
+                        continue
+                    pending = explained(self, engine.pending)
+                    if pending.vector == DEBUG_VECTOR and not pending.software:
+                        self._report(hits)
+                    self._count_and_deliver(pending)
                 case Outcome.SYSTEM_CALL:
                     self._perform(engine.system_call)
+
+    def _translate_anew(self) -> None:
+        engine = self.engine
+        for block in self._lookout.stale:
+            engine.forget_code(*block)
+        self._lookout.stale.clear()
+        if engine.flush_code_wanted:
+            engine.flush_code_wanted = False
+            engine.flush_code()
+
+    def _report(self, bits: int) -> None:
+        """Set bits of DR6; those of other breakpoints are cleared (SDM vol. 3, 17.2.3)."""
+        if bits:
+            self.set_debug_register(6, self.debug_register(6) & ~DR6_BREAKPOINTS | bits)
+
+    def _trap(self, bits: int) -> None:
+        """Deliver #DB behind an instruction."""
+        self._report(bits)
+        self._count_and_deliver(PendingException(DEBUG_VECTOR))
 
     def _open(self) -> bool:
         """Whether an external interrupt would be taken now."""
@@ -525,8 +563,7 @@ class Processor(LinearMemory):
             self._count_and_deliver(PendingException(fault.vector, fault.error_code))
             return
         if self.eflags & EFLAGS_TF:
-            self.set_debug_register(6, self.debug_register(6) | DR6_BS)
-            self._count_and_deliver(PendingException(DEBUG_VECTOR))
+            self._trap(DR6_BS)
 
     # -- what the engine calls back ----------------------------------------------------------
 
@@ -554,7 +591,9 @@ class Processor(LinearMemory):
         return self._intervention is not None
 
     def debug_registers_change(self) -> None:
-        """A MOV to a debug register is about to be executed."""
+        """A MOV to a debug register is about to be executed: to be called in a run."""
+        self._debug_registers_changed = True
+        self.request_stop()
 
     def protected_store(self, physical: int, size: int, value: int) -> None:
         self.write_physical(physical, size, value)

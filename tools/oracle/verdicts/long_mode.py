@@ -65,8 +65,8 @@ VERDICTS = (
         "ist-in-the-same-ring",
         Says.EITHER,
         lambda d: only_flips(d, 0x10) and (d.field in ("ss", "stack_ss") or is_watch(d)) and (d.first or 0) == 0x10,
-        "Whether SS becomes null when the IST changes the stack and the ring stays: only stated for a change of rings "
-        "(SDM vol. 3, 6.14.4 and 6.14.5).",
+        "Whether SS becomes null when the IST changes the stack and the ring stays: the manual says so (SDM vol. 3, "
+        "6.14.5), and says that it does if the ring changes (6.14). QEMU sets it to null, Bochs doesn't.",
     ),
     Verdict(
         "stack-not-canonical-error-code",
@@ -137,7 +137,7 @@ VERDICTS = (
         Says.QEMU,
         lambda d: d.case.name.startswith("far/iretd32/"),
         "Bochs leaves RSP and SS where they are at an IRET with 32-bit operands to the same ring. In 64-bit mode they "
-        "are popped always (SDM vol. 2, IRET).",
+        "are popped always (SDM vol. 3, 6.14.3).",
     ),
     Verdict(
         "rip-relative-shld",
