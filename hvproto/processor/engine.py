@@ -437,6 +437,9 @@ class Engine(ABC):
         """Something that changes with each exception that the engine delivers by itself."""
         return b""
 
+    def unmark_read(self, linear: int) -> None:  # noqa: B027 - not every engine can
+        """Clear the A bits that the read of an operand of the instruction at EIP has set: its write has faulted."""
+
     def note_return(self, block: int) -> None:  # noqa: B027 - not every engine cares
         """The basic block that begins at this linear address ends with an IRET."""
 

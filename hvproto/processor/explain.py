@@ -194,7 +194,10 @@ def _port_first(processor: Processor) -> PendingException | None:
 def _update(processor: Processor, pending: PendingException) -> PendingException | None:
     """A read of an operand that is to be written, too: W is set, and rights to write are looked for first."""
     error = pending.error_code or 0
-    if error & ERROR_W or not updates_operand(_code(processor), wide=processor.code64):
+    if not updates_operand(_code(processor), wide=processor.code64):
+        return None
+    if error & ERROR_W:
+        processor.engine.unmark_read(processor.cr2)
         return None
     instruction = instruction_at(processor)
     memory = instruction.memory_operand() if instruction is not None else None
@@ -204,6 +207,7 @@ def _update(processor: Processor, pending: PendingException) -> PendingException
             user = bool(error & ERROR_U)
             refused = fault_code(processor.paging_mode, processor.walk(first), Access.WRITE, user=user)
             if refused is not None:
+                processor.engine.unmark_read(first)
                 processor.cr2 = first
                 return PendingException(PAGE_FAULT, refused)
     return replace(pending, error_code=error | ERROR_W)

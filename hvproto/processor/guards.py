@@ -14,7 +14,7 @@ from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.lookout import FAST_RETURNS
-from hvproto.processor.opcodes import lock_is_allowed
+from hvproto.processor.opcodes import is_refused, lock_is_allowed
 from hvproto.processor.paging import PAE, PHYSICAL_BITS, P, format_of
 from hvproto.processor.segments import (
     RPL_MASK,
@@ -70,6 +70,12 @@ def check(processor: Processor, instruction: Instruction) -> None:
         _load_table_register(processor, instruction)
     elif instruction.id in FAST_RETURNS:
         _fast_return(processor, instruction)
+
+
+def check_undecoded(code: bytes) -> None:
+    """The same of an instruction that Capstone refuses and the engine executes. Raises `Raised`."""
+    if is_refused(code):
+        raise Raised(INVALID)
 
 
 def _move(processor: Processor, instruction: Instruction) -> None:

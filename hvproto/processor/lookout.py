@@ -15,13 +15,14 @@ import capstone
 from capstone import x86_const as cs
 
 from hvproto.processor.instruction import decoder
-from hvproto.processor.opcodes import lock_is_allowed
+from hvproto.processor.opcodes import is_refused, lock_is_allowed
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
 _CANDIDATES = re.compile(
-    rb"\xf0"  # LOCK
+    rb"\xf0|\x8f"  # LOCK; what is no POP
+    rb"|\x66\x9c"  # PUSHFD in 16-bit code
     rb"|[\x9a\xea\xca\xcb]"  # far CALL, JMP and RET
     rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"  # the same through memory
     rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
@@ -64,18 +65,24 @@ class Lookout:
 def watched(processor: Processor, code: bytes, address: int) -> list[int]:
     """The addresses of the instructions in a block that are to be looked at."""
     mode = processor.decoder_mode
-    return [
-        instruction.address
-        for instruction in decoder(mode).disasm(code, address)
-        if _is_watched(instruction, wide=mode == capstone.CS_MODE_64)
-    ]
+    found, end = [], address
+    for instruction in decoder(mode).disasm(code, address):
+        end = instruction.address + instruction.size
+        if _is_watched(instruction, mode):
+            found.append(instruction.address)
+    if is_refused(code[end - address :]):
+        found.append(end)
+    return found
 
 
-def _is_watched(instruction: capstone.CsInsn, *, wide: bool) -> bool:
+def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
+    wide = mode == capstone.CS_MODE_64
     if instruction.prefix[0] == 0xF0 and not lock_is_allowed(bytes(instruction.bytes), wide=wide):
         return True
     if instruction.id in _ALWAYS:
         return True
+    if instruction.id == cs.X86_INS_PUSHFD:
+        return bool(mode == capstone.CS_MODE_16)
     if instruction.id == cs.X86_INS_MOV:
         target, source = (operand.reg if operand.type == cs.X86_OP_REG else 0 for operand in instruction.operands)
         return target == cs.X86_REG_SS or target in _CONTROL or target in _DEBUG or source in _DEBUG

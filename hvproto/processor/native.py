@@ -26,12 +26,15 @@ from hvproto.processor.engine import (
     PendingException,
 )
 from hvproto.processor.opcodes import PREFIXES, UPDATES, UPDATES_0F
+from hvproto.processor.paging import A
 from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.state import SUMMARY_FROM_EFLAGS, StateView
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+_WALK = struct.Struct("<QQI")
+"""The beginning of a page walk's record: linear address, where it was called from, number of marks."""
 
 
 class NativeEngine(Engine):
@@ -60,6 +63,7 @@ class NativeEngine(Engine):
         struct.pack_into("<QQ", self._control, 0, self._cpu, self._env)
         struct.pack_into("<Q", self._control, thunks.CTL_UC, self._handle.value)
         struct.pack_into("<QQ", self._control, thunks.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
+        struct.pack_into("<Q", self._control, thunks.CTL_WALK, control + thunks.CTL_WALKS)
         sets = b"".join(map(thunks.bits, (PREFIXES, UPDATES, UPDATES_0F)))
         ctypes.memmove(control + thunks.CTL_PREFIXES, sets, len(sets))
         self._now = ctypes.c_uint64.from_address(control + thunks.CTL_NOW)
@@ -200,6 +204,23 @@ class NativeEngine(Engine):
         if length:
             return PendingException(vector, None, True, length)
         return PendingException(vector, self._vector_error.value if vector in VECTORS_WITH_ERROR_CODE else None)
+
+    def unmark_read(self, linear: int) -> None:
+        here = self._eip.value
+        operation = ctypes.c_uint32.from_address(self._env + at.ENV_CC_OP)
+        saved = operation.value
+        for number in range(thunks.WALK_COUNT):
+            record = ctypes.addressof(self._control) + thunks.CTL_WALKS + number * thunks.WALK_SIZE
+            walked, came_from, count = _WALK.unpack(ctypes.string_at(record, _WALK.size))
+            if walked >> 12 != linear >> 12 or not came_from:
+                continue
+            # The engine finds the instruction that translated code belongs to, and leaves it in EIP.
+            uclib.cpu_restore_state_x86_64(ctypes.c_void_p(self._cpu), ctypes.c_void_p(came_from), ctypes.c_bool(False))
+            if self._eip.value == here:
+                for index in range(count):
+                    entry = ctypes.c_uint64.from_address(record + thunks.WALK_MARK + 8 * index).value
+                    ctypes.c_uint8.from_address(entry).value &= ~A & 0xFF
+            self._eip.value, operation.value = here, saved
 
     def stop(self) -> None:
         self._asked = True

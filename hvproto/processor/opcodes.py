@@ -60,6 +60,17 @@ def lock_is_allowed(code: bytes, *, wide: bool) -> bool:
     return modrm >> 6 != 3
 
 
+def is_refused(code: bytes) -> bool:
+    """Whether bytes that no decoder takes are surely an invalid opcode: LOCK where it may not be, or 8F /1 to /7.
+
+    >>> is_refused(bytes.fromhex("f08b07")), is_refused(bytes.fromhex("8fc8")), is_refused(bytes.fromhex("0f0b"))
+    (True, True, False)
+    """
+    count = _prefix_count(code)
+    rest = code[count : count + 2]
+    return 0xF0 in code[:count] or (len(rest) == 2 and rest[0] == 0x8F and bool(rest[1] & 0x38))
+
+
 def int1_length(code: bytes) -> int | None:
     """The length in bytes of an INT1 with its prefixes; None if it is another instruction.
 

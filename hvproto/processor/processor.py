@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import capstone
 
 from hvproto.errors import BadInput
-from hvproto.processor import far_transfers, guards, private_layout, system_calls
+from hvproto.processor import guards, private_layout, stand_ins, system_calls
 from hvproto.processor.data_breakpoints import DataBreakpoints
 from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
@@ -51,6 +51,7 @@ from hvproto.processor.linear_memory import LinearMemory
 from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.lookout import Lookout
 from hvproto.processor.native import NativeEngine
+from hvproto.processor.opcodes import MAX_LENGTH
 from hvproto.processor.paging import PagingMode
 from hvproto.processor.portable import PortableEngine
 from hvproto.processor.segments import (
@@ -67,7 +68,11 @@ from hvproto.processor.settings import (
     CR0_PE,
     DR6_BREAKPOINTS,
     DR6_BS,
+    DR6_ONES,
+    DR6_ZEROS,
     DR7_GD,
+    DR7_ONES,
+    DR7_ZEROS,
     EFLAGS_IF,
     EFLAGS_IOPL,
     EFLAGS_TF,
@@ -368,6 +373,12 @@ class Processor(LinearMemory):
         if dr7 & DR7_GD:
             self.engine.write_register(DEBUG_IDS[7], dr7 & ~DR7_GD)
 
+    def _fix_debug_registers(self) -> None:
+        """Give the bits of DR6 and DR7 that can't be written their values (SDM vol. 3, 17.2.3 and 17.2.4)."""
+        for number, ones, zeros in ((6, DR6_ONES, DR6_ZEROS), (7, DR7_ONES, DR7_ZEROS)):
+            value = self.debug_register(number)
+            self.engine.write_register(DEBUG_IDS[number], (value | ones) & ~zeros)
+
     def _marked(self, target: LiveTarget, segment: Segment) -> Segment:
         """The segment with its accessed bit set, in its table too (SDM vol. 3, 3.4.5.1)."""
         if not target.protected or not segment.selector & ~RPL_MASK or segment.attributes & ACCESSED:
@@ -474,12 +485,14 @@ class Processor(LinearMemory):
             self._trapped = False
             if self._debug_registers_changed:
                 self._debug_registers_changed = False
+                self._fix_debug_registers()
                 self._breakpoints.refresh(self)
             hits, delivered = 0, b""
             if self._breakpoints:
                 alone = True
                 hits, delivered = self._breakpoints.hits(self, instruction_at(self)), engine.delivered
             end = min(self._deadline, self._breath_end)
+            start = self.eip if alone else 0
             if alone:
                 engine.set_shadow(True)
                 end = min(end, engine.now + 1)
@@ -508,7 +521,9 @@ class Processor(LinearMemory):
                     alone = True
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
-                    if not was_alone and is_premature(self, engine.pending):
+                    if is_premature(self, engine.pending) and not (was_alone and self.eip == start):
+                        if was_alone and hits:  # of the instruction before, which is done
+                            self._trap(hits)
                         alone = True
                         continue
                     pending = explained(self, engine.pending)
@@ -580,14 +595,15 @@ class Processor(LinearMemory):
 
     def watched(self, address: int) -> bool:
         instruction = instruction_at(self)
-        if instruction is None:
-            return False
         try:
+            if instruction is None:
+                guards.check_undecoded(self.peek_some(address, MAX_LENGTH))
+                return False
             guards.check(self, instruction)
         except Raised as fault:
             self._intervention = partial(_raise, fault)
         else:
-            self._intervention = far_transfers.replacement(self, instruction)
+            self._intervention = stand_ins.replacement(self, instruction)
         return self._intervention is not None
 
     def debug_registers_change(self) -> None:

@@ -122,6 +122,8 @@ BASE_MSRS = (0xC000_0100, 0xC000_0101, 0xC000_0102)
 CANONICAL_MSRS = frozenset({SYSENTER_ESP_MSR, SYSENTER_EIP_MSR, LSTAR_MSR, CSTAR_MSR, *BASE_MSRS})
 """Those that hold a linear address: WRMSR raises #GP(0) if it isn't canonical (SDM vol. 2, WRMSR)."""
 DR6_BREAKPOINTS = 0xF
+DR6_ONES, DR6_ZEROS = 0xFFFF_0FF0, 1 << 12
+DR7_ONES, DR7_ZEROS = 1 << 10, 0xD000
 DR6_BD = 1 << 13
 DR6_BS = 1 << 14
 DR7_GD = 1 << 13

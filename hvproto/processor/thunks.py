@@ -15,7 +15,16 @@ import keystone
 
 from hvproto.processor import private_layout as at
 from hvproto.processor.segments import ACCESSED, PRESENT
-from hvproto.processor.settings import CR0_EM, CR4_OSFXSR, DR7_ENABLED, EFLAGS_IF, EFLAGS_RF
+from hvproto.processor.settings import (
+    CR0_EM,
+    CR4_OSFXSR,
+    CR4_PAE,
+    CR4_PSE,
+    DR7_ENABLED,
+    EFLAGS_IF,
+    EFLAGS_RF,
+    EFLAGS_VM,
+)
 from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
 
 # The block that the thunks share with Python.
@@ -33,8 +42,7 @@ CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is o
 CTL_LEFT = 0x48  # set when the delivery is left to Python
 CTL_UNTIL_OPEN = 0x4C  # stop at the first block where an external interrupt could be taken
 CTL_NOT_CANONICAL = 0x50  # set by the page walk for an address that isn't canonical
-CTL_MARKS = 0x54  # how many entries on the way of the last page walk had A clear before it ...
-CTL_MARK = 0x58  # ... their addresses in our memory: 4
+CTL_WALK = 0x58  # the address of the last page walk's record, below
 CTL_RAM = 0x78
 CTL_RAM_SIZE = 0x80
 CTL_PREFIXES = 0x88  # three sets of 256 bits: prefixes, ...
@@ -45,18 +53,28 @@ CTL_BLOCK_START = 0xF0  # linear address of the last block entered
 CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instruction breakpoints are
 CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
-CTL_SIZE = CTL_COUNTS + 256 * 4
+CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
+WALK_COUNT = 4
+WALK_SIZE = 0x40
+WALK_LINEAR = 0x00  # its address,
+WALK_RETURN = 0x08  # where in translated code it was called from,
+WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
+WALK_MARK = 0x18  # and their addresses in our memory
+CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
 
 def _plain_gate(control: str, vector: int) -> str:
     """To ``deliver`` if the engine's own delivery through this vector's gate is by the book, else to ``leave``.
 
     It knows no 16-bit gates (it takes the high word of their offsets for good), ends the process where the task
-    register holds nothing, and doesn't mark the handler's segment as accessed. R12 is the processor state.
+    register holds nothing, lets virtual-8086 mode into rings 1 and 2, and doesn't mark the handler's segment as
+    accessed. R12 is the processor state.
     """
     return f"""
     test dword ptr [r12 + {at.ENV_CR0}], 1
     jz deliver
+    test dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_VM}
+    jnz leave
     test dword ptr [r12 + {at.ENV_TR_FLAGS}], {PRESENT}
     jz leave
     mov eax, dword ptr [{control} + {vector}]
@@ -190,16 +208,17 @@ no_device:
     jmp fault
 
 page_fault:
-    mov ecx, dword ptr [rbx + {CTL_MARKS}]
+    mov rdx, qword ptr [rbx + {CTL_WALK}]
+    mov ecx, dword ptr [rdx + {WALK_MARKS}]
+    mov dword ptr [rdx + {WALK_MARKS}], 0
 unmark:
     test ecx, ecx
     jz unmarked
     dec ecx
-    mov rax, qword ptr [rbx + rcx*8 + {CTL_MARK}]
+    mov rax, qword ptr [rdx + rcx*8 + {WALK_MARK}]
     and byte ptr [rax], 0xdf
     jmp unmark
 unmarked:
-    mov dword ptr [rbx + {CTL_MARKS}], 0
     mov rax, r13
     and rax, -4096
     add rax, 4096
@@ -219,8 +238,6 @@ scan:
     lea ecx, [rax - 0x6c]
     cmp ecx, 3
     jbe leave
-    test dword ptr [rbx + {CTL_ERROR}], 2
-    jnz fault
     cmp eax, 0x0f
     je two_bytes
     bt dword ptr [rbx + {CTL_UPDATES}], eax
@@ -380,13 +397,13 @@ expired:
 
 
 def _note(name: str, size: int, *, marks: bool = True) -> str:
-    """One step of a walk: RAX is the index into the table at R11; R11 becomes the next table."""
+    """One step of a walk: RAX is the index into the table at R11, which becomes the next one; ECX the entry's bits."""
     mark = f"""
     test al, 0x20
     jnz {name}_marked
-    mov ecx, dword ptr [rbx + {CTL_MARKS}]
-    mov qword ptr [rbx + rcx*8 + {CTL_MARK}], r11
-    inc dword ptr [rbx + {CTL_MARKS}]
+    mov ecx, dword ptr [r10 + {WALK_MARKS}]
+    mov qword ptr [r10 + rcx*8 + {WALK_MARK}], r11
+    inc dword ptr [r10 + {WALK_MARKS}]
 {name}_marked:
 """
     return f"""
@@ -398,6 +415,7 @@ def _note(name: str, size: int, *, marks: bool = True) -> str:
     test al, 1
     jz noted
     {mark if marks else ""}
+    mov ecx, eax
     mov r11, rax
     shl r11, 12
     shr r11, 24
@@ -405,24 +423,38 @@ def _note(name: str, size: int, *, marks: bool = True) -> str:
 """
 
 
-# The engine sets A in the upper entries of a walk that faults further down; the processor does not. So what was clear
-# before the walk is noted, and cleared again if a page fault is what comes of it.
+# The engine sets A in the upper entries of a walk that faults further down, and in all entries of the walk for the read
+# of an operand that can't be written then; the processor does not. So what was clear before a walk is noted, and
+# cleared again if a page fault is what comes of it.
 PAGE_WALK = f"""
     movabs rax, {{control}}
-    mov dword ptr [rax + {CTL_MARKS}], 0
     mov dword ptr [rax + {CTL_NOT_CANONICAL}], 0
-    mov r10, qword ptr [rax + {CTL_ENV}]
-    mov r11, qword ptr [r10 + {at.ENV_CR2}]
-    mov qword ptr [rax + {CTL_CR2_BEFORE}], r11
-    cmp dword ptr [r10 + {at.ENV_CR0}], 0
-    jns walk
+    mov r11, qword ptr [rax + {CTL_WALK}]
+    add r11, {WALK_SIZE}
+    lea r10, [rax + {CTL_WALKS + WALK_COUNT * WALK_SIZE}]
+    cmp r11, r10
+    jb same_round
+    lea r11, [rax + {CTL_WALKS}]
+same_round:
+    mov qword ptr [rax + {CTL_WALK}], r11
+    mov qword ptr [r11 + {WALK_LINEAR}], rsi
+    mov dword ptr [r11 + {WALK_MARKS}], 0
+    mov r10, qword ptr [rsp + 8]
+    mov qword ptr [r11 + {WALK_RETURN}], r10
     push rbx
     push rcx
+    push rdx
     mov rbx, rax
-    mov r11, qword ptr [r10 + {at.ENV_CR3}]
-    test dword ptr [r10 + {at.ENV_CR4}], 0x20
+    mov rdx, qword ptr [rbx + {CTL_ENV}]
+    mov r10, r11
+    mov rax, qword ptr [rdx + {at.ENV_CR2}]
+    mov qword ptr [rbx + {CTL_CR2_BEFORE}], rax
+    cmp dword ptr [rdx + {at.ENV_CR0}], 0
+    jns noted
+    mov r11, qword ptr [rdx + {at.ENV_CR3}]
+    test dword ptr [rdx + {at.ENV_CR4}], {CR4_PAE}
     jz two_level
-    test dword ptr [r10 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    test dword ptr [rdx + {at.ENV_SUMMARY}], {SUMMARY_LONG}
     jz pae
     mov rax, rsi
     sar rax, 47
@@ -438,7 +470,7 @@ PAGE_WALK = f"""
     shr rax, 30
     and eax, 0x1ff
     {_note("level3", 8)}
-    test al, 0x80
+    test cl, 0x80
     jnz noted
     jmp directory
 pae:
@@ -453,20 +485,35 @@ directory:
     shr rax, 21
     and eax, 0x1ff
     {_note("directory_entry", 8)}
+    test cl, 0x80
+    jnz noted
+    mov rax, rsi
+    shr rax, 12
+    and eax, 0x1ff
+    {_note("wide_entry", 8)}
     jmp noted
 two_level:
     and r11, -4096
     mov r11d, r11d
     mov eax, esi
     shr eax, 22
-    {_note("entry", 4)}
+    {_note("short_directory_entry", 4)}
+    test cl, 0x80
+    jz table
+    test dword ptr [rdx + {at.ENV_CR4}], {CR4_PSE}
+    jnz noted
+table:
+    mov eax, esi
+    shr eax, 12
+    and eax, 0x3ff
+    {_note("short_entry", 4)}
     jmp noted
 not_canonical:
     mov dword ptr [rbx + {CTL_NOT_CANONICAL}], 1
 noted:
+    pop rdx
     pop rcx
     pop rbx
-walk:
     movabs rax, {{page_walk}}
     jmp rax
 """
