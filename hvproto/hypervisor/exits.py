@@ -16,6 +16,7 @@ from hvproto.errors import EXCEPTION_NAMES
 from hvproto.hypervisor.code import loads_stack
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
 from hvproto.processor.exceptions import Event, Raised, Source, exception_source, load_descriptor
+from hvproto.processor.opcodes import has_forbidden_lock
 from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK
 from hvproto.processor.settings import EFLAGS_TF
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 IDT_ERROR = 2
 DEBUG = 1
+INVALID_OPCODE = 6
 PAGE_FAULT = 14
 GENERAL_PROTECTION = 13
 SELECTOR_FAULTS = (10, 11, 12)
@@ -92,7 +94,10 @@ class Exits:
 
     def _instruction(self) -> capstone.CsInsn | None:
         cpu = self._cpu
-        return self._guest.decoder.decode(cpu.peek(cpu.code.base + cpu.eip & 0xFFFF_FFFF, 15))
+        code = cpu.peek(cpu.code.base + cpu.eip & 0xFFFF_FFFF, 15)
+        if has_forbidden_lock(code, wide=False):  # the engine executes it
+            raise Raised(INVALID_OPCODE)
+        return self._guest.decoder.decode(code)
 
     def _general_protection(self) -> None:
         error_code = self._cpu.error_code

@@ -50,7 +50,7 @@ def explained(processor: Processor, pending: PendingException) -> PendingExcepti
             found = _absent_behind_gate(processor, pending)
         case 13 if processor.code64:
             found = _not_canonical(processor)
-        case 14 if not (pending.error_code or 0) & ERROR_I:
+        case 14 if not _is_fetch(processor, pending):
             found = _port_first(processor) or _update(processor, pending)
     return found or pending
 
@@ -172,6 +172,17 @@ def _back_to_the_branch(processor: Processor) -> None:
     elif instruction.id != cs.X86_INS_JMP:
         return
     processor.eip = address - base
+
+
+def _is_fetch(processor: Processor, pending: PendingException) -> bool:
+    """Whether a page fault is that of fetching the instruction; without NX the error code doesn't tell."""
+    error = pending.error_code or 0
+    if error & ERROR_I:
+        return True
+    if processor.cr2 - processor.code_address not in range(MAX_LENGTH):
+        return False
+    user = bool(error & ERROR_U)
+    return fault_code(processor.paging_mode, processor.walk(processor.cr2), Access.FETCH, user=user) is not None
 
 
 def _port_first(processor: Processor) -> PendingException | None:

@@ -71,6 +71,15 @@ def is_refused(code: bytes) -> bool:
     return 0xF0 in code[:count] or (len(rest) == 2 and rest[0] == 0x8F and bool(rest[1] & 0x38))
 
 
+def has_forbidden_lock(code: bytes, *, wide: bool) -> bool:
+    """Whether an instruction has a LOCK prefix that it may not have.
+
+    >>> has_forbidden_lock(bytes.fromhex("f09c"), wide=False), has_forbidden_lock(bytes.fromhex("9c"), wide=False)
+    (True, False)
+    """
+    return 0xF0 in code[: _prefix_count(code)] and not lock_is_allowed(code, wide=wide)
+
+
 def int1_length(code: bytes) -> int | None:
     """The length in bytes of an INT1 with its prefixes; None if it is another instruction.
 

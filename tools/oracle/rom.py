@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 
 from hvproto.images.assembly import assemble_text
 
@@ -65,8 +66,17 @@ def system_rom(image: bytes, load: int, entry: int) -> bytes:
     return padded + _code((1 << 32) - CODE_SIZE - len(padded), len(padded) // 4, load, entry)
 
 
-@cache
+_ASSEMBLER = Lock()
+"""The assembler's library isn't safe in two threads at a time, and two machines may be started at once."""
+
+
 def _code(image: int, size: int, load: int, entry: int) -> bytes:
+    with _ASSEMBLER:
+        return _assembled(image, size, load, entry)
+
+
+@cache
+def _assembled(image: int, size: int, load: int, entry: int) -> bytes:
     values = f".equ IMAGE, {image:#x}\n.equ SIZE, {size:#x}\n.equ LOAD, {load:#x}\n.equ ENTRY, {entry:#x}\n"
     return assemble_text(values + _SOURCE, "rom").segments[0].data
 

@@ -30,8 +30,6 @@ class Case:
     """Those that aren't named get numbers of their own, RSP the middle of the stack."""
     eflags: int = 0
     """Flags to set besides IF."""
-    memory: tuple[tuple[int, bytes], ...] = ()
-    """What is in memory before; pages are filled with a pattern otherwise."""
     bits: int = 64
     origin: int = CODE
     undefined: int = 0
