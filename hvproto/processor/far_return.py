@@ -61,9 +61,7 @@ def _outward(
 
 def _outer_stack(target: LiveTarget, selector: int, level: int, *, wide: bool) -> Segment:
     if not selector & ~RPL_MASK and wide and level != 3:
-        if selector != level:
-            raise Raised(PROTECTION, 0)
-        return far_code.null_stack(level)
+        return far_code.null_stack(level).with_selector(selector)
     stack = load_descriptor(target, selector)
     if stack.rpl != level or stack.dpl != level or not stack.is_writable_data:
         raise Raised(PROTECTION, far_code.error_of(selector))

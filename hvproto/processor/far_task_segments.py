@@ -31,7 +31,8 @@ def load_task_segments(processor: Processor, ldt: int, selectors: tuple[int, ...
     try:
         _load_ldt(processor, ldt)
         if not v86:
-            _load_code_and_stack(processor, selectors[1], selectors[2])
+            _load_stack(processor, selectors[2], selectors[1] & RPL_MASK)
+            _load_code(processor, selectors[1])
             _load_data(processor, selectors)
     except Raised as fault:
         error = fault.error_code if fault.cr2 is not None else (fault.error_code or 0) | external
@@ -48,21 +49,25 @@ def _load_ldt(processor: Processor, selector: int) -> None:
     processor.write_setting(Setting.LDTR, found)
 
 
-def _load_code_and_stack(processor: Processor, code_selector: int, stack_selector: int) -> None:
+def _load_stack(processor: Processor, selector: int, level: int) -> None:
+    """SS comes first: what fails behind it has a stack to be reported on."""
     target = processor.target()
-    level = code_selector & RPL_MASK
-    code = _found(target, code_selector)
-    if not code.is_code or (code.dpl > level if code.is_conforming else code.dpl != level):
-        raise Raised(INVALID_TSS, error_of(code_selector))
-    if not code.present:
-        raise Raised(NOT_PRESENT, error_of(code_selector))
-    stack = _found(target, stack_selector)
+    stack = _found(target, selector)
     if not stack.is_writable_data or stack.dpl != level or stack.rpl != level:
-        raise Raised(INVALID_TSS, error_of(stack_selector))
+        raise Raised(INVALID_TSS, error_of(selector))
     if not stack.present:
-        raise Raised(STACK_FAULT, error_of(stack_selector))
-    loaded = {SegmentRegister.CS: marked(target, code), SegmentRegister.SS: marked(target, stack)}
-    processor.set_segments(loaded)
+        raise Raised(STACK_FAULT, error_of(selector))
+    processor.set_segments({SegmentRegister.SS: marked(target, stack)})
+
+
+def _load_code(processor: Processor, selector: int) -> None:
+    target = processor.target()
+    code = _found(target, selector)
+    if not code.is_code or (code.dpl > code.rpl if code.is_conforming else code.dpl != code.rpl):
+        raise Raised(INVALID_TSS, error_of(selector))
+    if not code.present:
+        raise Raised(NOT_PRESENT, error_of(selector))
+    processor.set_segments({SegmentRegister.CS: marked(target, code)})
 
 
 def _load_data(processor: Processor, selectors: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.lookout import FAST_RETURNS
-from hvproto.processor.opcodes import is_refused, lock_is_allowed
+from hvproto.processor.opcodes import has_forbidden_lock, is_refused
 from hvproto.processor.paging import PAE, PHYSICAL_BITS, P, format_of
 from hvproto.processor.segments import (
     RPL_MASK,
@@ -56,7 +56,7 @@ _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
 
 def check(processor: Processor, instruction: Instruction) -> None:
     """Raises `Raised` if the instruction faults. CPL is asked for by the engine before it does anything."""
-    if instruction.locked and not lock_is_allowed(instruction.code, wide=processor.code64):
+    if has_forbidden_lock(instruction.code, wide=processor.code64):
         raise Raised(INVALID)
     if instruction.id == cs.X86_INS_MOV:
         _move(processor, instruction)

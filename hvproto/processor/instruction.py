@@ -41,10 +41,6 @@ class Instruction:
         """Whether its first operand is this register, by Capstone's number."""
         return bool(self.operands) and self.operands[0].type == cs.X86_OP_REG and self.operands[0].reg == register
 
-    @property
-    def locked(self) -> bool:
-        return bool(self._decoded.prefix[0] == 0xF0)
-
     def name_of(self, register: int) -> str:
         return str(self._decoded.reg_name(register))
 

@@ -15,7 +15,7 @@ import capstone
 from capstone import x86_const as cs
 
 from hvproto.processor.instruction import decoder
-from hvproto.processor.opcodes import is_refused, lock_is_allowed
+from hvproto.processor.opcodes import has_forbidden_lock, is_refused
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
@@ -77,9 +77,7 @@ def watched(processor: Processor, code: bytes, address: int) -> list[int]:
 
 def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
     wide = mode == capstone.CS_MODE_64
-    if instruction.prefix[0] == 0xF0 and not lock_is_allowed(bytes(instruction.bytes), wide=wide):
-        return True
-    if instruction.id in _ALWAYS:
+    if has_forbidden_lock(bytes(instruction.bytes), wide=wide) or instruction.id in _ALWAYS:
         return True
     if instruction.id == cs.X86_INS_PUSHFD:
         return bool(mode == capstone.CS_MODE_16)

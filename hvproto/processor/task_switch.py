@@ -210,10 +210,10 @@ def _enter(processor: Processor, departure: _Departure, new: Segment, form: _For
     processor.eip = eip
     eflags = eflags & EFLAGS_DEFINED | EFLAGS_FIXED | (EFLAGS_NT if departure.nested else 0)
     # All selectors are loaded before any is checked: a fault finds them in the registers, their hidden parts empty.
+    # Until SS is usable the ring is 3 (SS brings it): such a fault's handler gets a stack from the TSS.
     v86 = bool(eflags & EFLAGS_VM)
-    level = 3 if v86 else selectors[1] & RPL_MASK
     bare = {
-        register: v86_segment(selector) if v86 else Segment(selector, attributes=level << DPL_SHIFT)
+        register: v86_segment(selector) if v86 else Segment(selector, attributes=3 << DPL_SHIFT)
         for register, selector in zip(TSS_ORDER, (*selectors, 0, 0), strict=False)
     }
     processor.eflags = eflags & ~EFLAGS_VM

@@ -54,8 +54,6 @@ class Hvproto:
         self.name = self._engine = engine
 
     def available(self, mode: Mode) -> str | None:
-        if mode is Mode.LONG:
-            return "hvproto has no long mode yet"
         from hvproto.processor.private_layout import self_check  # late: the oracles can do without
 
         return self_check() if self._engine == "native" else None
