@@ -25,7 +25,7 @@ def far_return(processor: Processor, instruction: Instruction) -> None:
     released = instruction.operands[0].imm & 0xFFFF if instruction.operands else 0
     stack = current_stack(processor, target)
     offset, selector = stack.peek(0, size), stack.peek(size, size) & 0xFFFF
-    code = _return_segment(target, selector)
+    code = return_segment(target, selector)
     if code.rpl == target.cpl:
         offset = far_code.checked_offset(target, code, offset)
         far_code.enter(processor, target, code, offset, pointer=stack.moved(2 * size + released))
@@ -33,7 +33,8 @@ def far_return(processor: Processor, instruction: Instruction) -> None:
         _outward(processor, target, stack, code, offset, size, released)
 
 
-def _return_segment(target: LiveTarget, selector: int) -> Segment:
+def return_segment(target: LiveTarget, selector: int) -> Segment:
+    """The code segment that a return to ``selector`` loads. Raises `Raised`."""
     code = load_descriptor(target, selector)
     closed = code.dpl > code.rpl if code.is_conforming else code.dpl != code.rpl
     wrong = not code.is_code or code.rpl < target.cpl or closed

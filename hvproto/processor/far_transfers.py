@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from capstone import x86_const as cs
+
 from hvproto.processor import far_code, far_gates
 from hvproto.processor.exceptions import Raised, descriptor_place, load_descriptor
 from hvproto.processor.far_gates import CALL_GATE_16, CALL_GATE_32, CallGate
@@ -19,14 +21,16 @@ from hvproto.processor.far_return import far_return
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.protected_mode import TASK_GATE
 from hvproto.processor.segments import TSS16_AVAILABLE, TSS32_AVAILABLE, Segment
-from hvproto.processor.settings import CR0_PE, EFLAGS_VM, Setting
-from hvproto.processor.task_switch import switch_by_branch
+from hvproto.processor.settings import CR0_PE, EFLAGS_NT, EFLAGS_VM, Setting
+from hvproto.processor.state import NMI_BLOCKED
+from hvproto.processor.task_switch import switch_back, switch_by_branch
 
 if TYPE_CHECKING:
     from hvproto.processor.live_target import LiveTarget
     from hvproto.processor.processor import Processor
 
 NOT_PRESENT, PROTECTION = 11, 13
+_RETURNS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD})
 _TASKS = (TASK_GATE, TSS16_AVAILABLE, TSS32_AVAILABLE)
 
 
@@ -35,12 +39,30 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
 
     What is done raises `Raised` for the instruction's fault; nothing has changed then, unless it is ``committed``.
     """
+    if instruction.id in _RETURNS:
+        return _return_to_task(processor, instruction)
     kind = far_kind(instruction.code, wide=processor.code64)
     if kind is None or not processor.control(Setting.CR0) & CR0_PE or processor.eflags & EFLAGS_VM:
         return None
     if kind is FarKind.RET:
         return partial(far_return, processor, instruction)
     return partial(_branch, processor, instruction, kind)
+
+
+def _return_to_task(processor: Processor, instruction: Instruction) -> Callable[[], None] | None:
+    """IRET from a nested task: the engine reads a 16-bit TSS at wrong places."""
+    if processor.eflags & (EFLAGS_NT | EFLAGS_VM) != EFLAGS_NT or processor.long_mode:
+        return None
+    if not processor.control(Setting.CR0) & CR0_PE:
+        return None
+    return partial(_switch_back, processor, processor.eip + instruction.size & 0xFFFF_FFFF)
+
+
+def _switch_back(processor: Processor, after: int) -> None:
+    switch_back(processor, processor.target(), after)
+    if processor.nmi_blocked:
+        processor.engine.state().second_summary.value &= ~NMI_BLOCKED
+        processor.engine.summarize()  # and puts it back
 
 
 def _branch(processor: Processor, instruction: Instruction, kind: FarKind) -> None:

@@ -13,7 +13,6 @@ from capstone import x86_const as cs
 from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import is_canonical
-from hvproto.processor.lookout import FAST_RETURNS
 from hvproto.processor.opcodes import has_forbidden_lock, is_refused
 from hvproto.processor.paging import PAE, PHYSICAL_BITS, P, format_of
 from hvproto.processor.segments import (
@@ -38,7 +37,6 @@ from hvproto.processor.settings import (
     EFER_LMA,
     EFER_LME,
     EFER_MSR,
-    SYSENTER_CS_MSR,
     Setting,
 )
 
@@ -60,16 +58,17 @@ def check(processor: Processor, instruction: Instruction) -> None:
         raise Raised(INVALID)
     if instruction.id == cs.X86_INS_MOV:
         _move(processor, instruction)
+    elif instruction.id in (cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE):
+        if instruction.operand_size == 8 and not is_canonical(instruction.read(instruction.operands[0], 8) or 0):
+            raise Raised(PROTECTION, 0)
     elif processor.cpl != 0:
-        return  # all others of here are privileged, or SYSRET's like
+        return  # all others of here are privileged
     elif instruction.id == cs.X86_INS_WRMSR:
         _write_msr(processor)
     elif instruction.id in (cs.X86_INS_LTR, cs.X86_INS_LLDT):
         _load_system_segment(processor, instruction)
     elif instruction.id in (cs.X86_INS_LGDT, cs.X86_INS_LIDT):
         _load_table_register(processor, instruction)
-    elif instruction.id in FAST_RETURNS:
-        _fast_return(processor, instruction)
 
 
 def check_undecoded(code: bytes) -> None:
@@ -186,20 +185,4 @@ def _load_table_register(processor: Processor, instruction: Instruction) -> None
     memory = instruction.operands[0].mem
     raw = processor.peek(processor.wrapped(instruction.linear_address(memory) + 2), 8)
     if raw is not None and not is_canonical(int.from_bytes(raw, "little")):
-        raise Raised(PROTECTION, 0)
-
-
-def _fast_return(processor: Processor, instruction: Instruction) -> None:
-    """SYSRET and SYSEXIT to an address that isn't canonical fault at ring 0; what the engine asks for comes first."""
-    if instruction.id in (cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ):
-        target = processor.gpr(RCX)
-        if not processor.code64:
-            raise Raised(INVALID)
-    else:
-        target = processor.gpr(RDX)
-        if not processor.msr(SYSENTER_CS_MSR) & 0xFFFC:
-            raise Raised(PROTECTION, 0)
-        if instruction.operand_size == 8 and not is_canonical(processor.gpr(RCX)):
-            raise Raised(PROTECTION, 0)
-    if instruction.operand_size == 8 and not is_canonical(target):
         raise Raised(PROTECTION, 0)

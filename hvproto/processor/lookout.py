@@ -26,14 +26,17 @@ _CANDIDATES = re.compile(
     rb"|[\x9a\xea\xca\xcb]"  # far CALL, JMP and RET
     rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"  # the same through memory
     rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
-    rb"|\x0f[\x00\x01\x07\x21-\x23\x30\x35]",  # LLDT, LTR, LGDT, LIDT, SYSRET, MOV CRn and DRn, WRMSR, SYSEXIT
+    rb"|\x0f[\x00-\x03\x07\x21-\x23\x30\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, WRMSR, SYSEXIT
+    rb"|\x0f\xae[\xd0-\xdf]",  # WRFSBASE, WRGSBASE
     re.DOTALL,
 )
 IRET = b"\xcf"
 FAR_TRANSFERS = frozenset({cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_RETFQ})
 SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR, cs.X86_INS_LGDT, cs.X86_INS_LIDT})
 FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ})
-_ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | {cs.X86_INS_WRMSR}
+BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
+DESCRIPTOR_QUERIES = frozenset({cs.X86_INS_LAR, cs.X86_INS_LSL})
+_ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | {cs.X86_INS_WRMSR}
 _CONTROL = range(cs.X86_REG_CR0, cs.X86_REG_CR15 + 1)
 _DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
 
@@ -51,7 +54,7 @@ class Lookout:
         code = processor.peek_some(address, size)
         if code[-1:] == IRET:
             processor.engine.note_return(address)
-        if _CANDIDATES.search(code) is None:
+        if _CANDIDATES.search(code) is None and not (code[-1:] == IRET and processor.cpl == 3):
             return False
         found = [place for place in watched(processor, code, address) if place not in self.planted]
         for place in found:
@@ -68,7 +71,7 @@ def watched(processor: Processor, code: bytes, address: int) -> list[int]:
     found, end = [], address
     for instruction in decoder(mode).disasm(code, address):
         end = instruction.address + instruction.size
-        if _is_watched(instruction, mode):
+        if _is_watched(instruction, mode) or (instruction.id == cs.X86_INS_IRETD and processor.cpl == 3):
             found.append(instruction.address)
     if is_refused(code[end - address :]):
         found.append(end)

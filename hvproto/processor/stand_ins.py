@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 
 from capstone import x86_const as cs
 
-from hvproto.processor import far_transfers
+from hvproto.processor import far_code, far_transfers, system_calls
 from hvproto.processor.exceptions import push_all
+from hvproto.processor.far_memory import current_stack
+from hvproto.processor.far_return import return_segment
 from hvproto.processor.instruction import Instruction
-from hvproto.processor.settings import EFLAGS_IOPL, EFLAGS_RF, EFLAGS_VM
+from hvproto.processor.lookout import DESCRIPTOR_QUERIES
+from hvproto.processor.segments import DPL_SHIFT, RPL_MASK, Segment, SegmentRegister
+from hvproto.processor.settings import EFLAGS_IF, EFLAGS_IOPL, EFLAGS_NT, EFLAGS_RF, EFLAGS_VM, EFLAGS_ZF
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
+
+IRET_FLAGS_OF_RING_3 = 0x25_4DD5
+"""Arithmetic flags, TF, DF, NT, RF, AC and ID."""
+_KINDS_OF_286 = (1, 3, 4, 5, 6, 7)
+"""System descriptors: 16-bit TSS, 16-bit gates, task gate."""
 
 
 def replacement(processor: Processor, instruction: Instruction) -> Callable[[], None] | None:
@@ -25,7 +34,61 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
     if instruction.id == cs.X86_INS_PUSHFD:
         allowed = processor.eflags & (EFLAGS_VM | EFLAGS_IOPL) == EFLAGS_VM | EFLAGS_IOPL
         return partial(_pushfd, processor, instruction) if allowed else None
+    if instruction.id in (cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ):
+        return partial(system_calls.sysret, processor, instruction)
+    if instruction.id in (cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ):
+        return partial(system_calls.sysexit, processor, instruction)
+    if instruction.id == cs.X86_INS_IRETD:
+        return partial(_iret_of_a_program, processor) if _would_enter_v86(processor) else None
+    if instruction.id in DESCRIPTOR_QUERIES:
+        hidden = processor.long_mode and _is_of_286(processor, instruction)
+        return partial(_not_found, processor, instruction) if hidden else None
+    if instruction.loads(cs.X86_REG_SS):
+        null = processor.code64 and processor.cpl in (1, 2)
+        return partial(_null_stack, processor, instruction) if null and _selector(instruction) in (1, 2) else None
     return far_transfers.replacement(processor, instruction)
+
+
+def _would_enter_v86(processor: Processor) -> bool:
+    """Whether IRETD at ring 3 finds VM set in the flags on its stack, which the engine would take over."""
+    legacy = processor.cpl == 3 and not processor.long_mode and not processor.eflags & (EFLAGS_VM | EFLAGS_NT)
+    image = processor.peek(processor.wrapped(processor.stack.base + processor.esp + 8), 4) if legacy else None
+    return image is not None and bool(int.from_bytes(image, "little") & EFLAGS_VM)
+
+
+def _iret_of_a_program(processor: Processor) -> None:
+    """To the same ring; VM, IOPL and, unless IOPL is 3, IF stay as they are (SDM vol. 2, IRET)."""
+    target = processor.target()
+    stack = current_stack(processor, target)
+    offset, selector, image = stack.peek(0, 4), stack.peek(4, 4) & 0xFFFF, stack.peek(8, 4)
+    code = return_segment(target, selector)
+    writable = IRET_FLAGS_OF_RING_3 | (EFLAGS_IF if target.eflags & EFLAGS_IOPL == EFLAGS_IOPL else 0)
+    far_code.enter(processor, target, code, far_code.checked_offset(target, code, offset), pointer=stack.moved(12))
+    processor.eflags = target.eflags & ~writable | image & writable
+
+
+def _selector(instruction: Instruction) -> int | None:
+    return instruction.read(instruction.operands[1], 2)
+
+
+def _is_of_286(processor: Processor, instruction: Instruction) -> bool:
+    """Whether LAR or LSL ask for a system descriptor of a kind that long mode doesn't have (SDM vol. 2, LAR)."""
+    selector = _selector(instruction)
+    descriptor = None if selector is None or not selector & ~RPL_MASK else processor.peek_descriptor(selector)
+    return descriptor is not None and descriptor >> 40 & 0x1F in _KINDS_OF_286
+
+
+def _not_found(processor: Processor, instruction: Instruction) -> None:
+    processor.eflags &= ~EFLAGS_ZF
+    processor.eip += instruction.size
+
+
+def _null_stack(processor: Processor, instruction: Instruction) -> None:
+    """A null SS at ring 1 or 2 of 64-bit code: the engine would be at ring 0 then."""
+    selector = _selector(instruction) or 0
+    processor.set_segments({SegmentRegister.SS: Segment(selector, attributes=processor.cpl << DPL_SHIFT)})
+    processor.eip += instruction.size
+    processor.engine.set_shadow(True)
 
 
 def _pushfd(processor: Processor, instruction: Instruction) -> None:

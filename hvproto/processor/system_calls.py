@@ -1,6 +1,6 @@
-"""SYSCALL and SYSENTER, of which the engine does nothing but call back (SDM vol. 2, SYSCALL and SYSENTER).
+"""SYSCALL and SYSENTER, of which the engine does nothing but call back, and SYSRET and SYSEXIT (SDM vol. 2, each).
 
-SYSRET and SYSEXIT are the engine's own.
+The engine's own SYSRET takes bits of R11 that it may not take, and its SYSEXIT has no operand size.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from hvproto.processor.engine import SystemCall
 from hvproto.processor.exceptions import Raised
+from hvproto.processor.instruction import Instruction
+from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.segments import DEFAULT_BIG, LONG, RPL_MASK, Segment, SegmentRegister, flat
 from hvproto.processor.settings import (
     EFER_SCE,
+    EFLAGS_FIXED,
     EFLAGS_IF,
     EFLAGS_RF,
     EFLAGS_VM,
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
 LOCK = 0xF0
-RCX, RSP, R11 = 1, 4, 11
+RCX, RDX, RSP, R11 = 1, 2, 4, 11
+SYSRET_FLAGS = 0x24_7FD7
+"""What SYSRET takes of R11: neither RF nor VM, nor reserved bits; nor VIF and VIP, since there is no VME."""
 
 
 def perform(processor: Processor, call: SystemCall, after: int) -> None:
@@ -64,6 +69,48 @@ def _sysenter(processor: Processor) -> None:
     _enter_ring_0(processor, selector, wide=wide)
     processor.set_gpr(RSP, engine.read_msr(SYSENTER_ESP_MSR))
     processor.eip = engine.read_msr(SYSENTER_EIP_MSR)
+
+
+def sysret(processor: Processor, instruction: Instruction) -> None:
+    """Back to ring 3 from a SYSCALL: flat segments by STAR, RIP from RCX, RFLAGS from R11. Raises `Raised`."""
+    efer = processor.control(Setting.EFER)
+    if not processor.code64 or not efer & EFER_SCE:
+        raise Raised(6)
+    if processor.cpl != 0:
+        raise Raised(13, 0)
+    wide = instruction.operand_size == 8
+    target = processor.gpr(RCX)
+    if wide and not is_canonical(target):
+        raise Raised(13, 0)
+    selector = processor.msr(STAR_MSR) >> 48 & 0xFFFF
+    eflags = processor.gpr(R11) & SYSRET_FLAGS | EFLAGS_FIXED
+    _leave_for_ring_3(processor, selector + (16 if wide else 0), selector + 8, wide=wide)
+    processor.eflags = eflags
+    processor.eip = target if wide else target & 0xFFFF_FFFF
+
+
+def sysexit(processor: Processor, instruction: Instruction) -> None:
+    """Back to ring 3 from a SYSENTER: EIP from EDX, ESP from ECX. Raises `Raised`."""
+    selector = processor.msr(SYSENTER_CS_MSR) & 0xFFFF
+    if not selector & ~RPL_MASK or processor.cpl != 0:
+        raise Raised(13, 0)
+    wide = processor.long_mode and instruction.operand_size == 8
+    mask = 0xFFFF_FFFF_FFFF_FFFF if wide else 0xFFFF_FFFF
+    target, stack = processor.gpr(RDX) & mask, processor.gpr(RCX) & mask
+    if not (is_canonical(target) and is_canonical(stack)):
+        raise Raised(13, 0)
+    first = selector + (32 if wide else 16)
+    _leave_for_ring_3(processor, first, first + 8, wide=wide)
+    processor.set_gpr(RSP, stack)
+    processor.eip = target
+
+
+def _leave_for_ring_3(processor: Processor, code_selector: int, stack_selector: int, *, wide: bool) -> None:
+    code = flat((code_selector | 3) & 0xFFFF, code=True, dpl=3)
+    if wide:
+        code = Segment(code.selector, code.base, code.limit, code.attributes & ~DEFAULT_BIG | LONG)
+    stack = flat((stack_selector | 3) & 0xFFFF, code=False, dpl=3)
+    processor.set_segments({SegmentRegister.CS: code, SegmentRegister.SS: stack})
 
 
 def _enter_ring_0(processor: Processor, selector: int, *, wide: bool) -> None:

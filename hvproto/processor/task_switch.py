@@ -1,7 +1,7 @@
-"""Hardware task switches: through a task gate in the IDT, and by JMP and CALL (SDM vol. 3, 7.3).
+"""Hardware task switches: through a task gate in the IDT, by JMP and CALL, and back by IRET (SDM vol. 3, 7.3).
 
-Those that IRET makes are the engine's; the others are ours, for both engines and for what comes from outside. Up to
-the point where the new task is the current one a fault belongs to the old task; behind it, to the new.
+They are ours, for both engines and for what comes from outside. Up to the point where the new task is the current one
+a fault belongs to the old task; behind it, to the new.
 """
 
 from __future__ import annotations
@@ -104,7 +104,28 @@ def switch_task(processor: Processor, target: LiveTarget, event: Event, selector
 def switch_by_branch(processor: Processor, target: LiveTarget, selector: int, after: int, *, nested: bool) -> None:
     """JMP or, ``nested``, CALL to a task; ``after`` is the EIP behind the instruction. Raises `Raised`."""
     new = _available_tss(target, selector, 0)
-    traps = _switch(processor, target, new, _Departure(after, target.eflags & ~EFLAGS_RF, nested))
+    _switch_by_instruction(processor, target, new, _Departure(after, target.eflags & ~EFLAGS_RF, nested))
+
+
+def switch_back(processor: Processor, target: LiveTarget, after: int) -> None:
+    """IRET with NT: to the task in which this one is nested; ``after`` is the EIP behind it. Raises `Raised`."""
+    selector = target.read(target.tr.base, 2)
+    error = selector & ~RPL_MASK
+    if selector & TABLE_INDICATOR or not error:
+        raise Raised(INVALID_TSS, error)
+    new = load_descriptor(target, selector, vector=INVALID_TSS)
+    if not new.is_system or new.system_type not in (TSS16_AVAILABLE | TSS_BUSY_BIT, TSS32_AVAILABLE | TSS_BUSY_BIT):
+        raise Raised(INVALID_TSS, error)
+    if not new.present:
+        raise Raised(NOT_PRESENT, error)
+    if new.limit < _form(new).limit:
+        raise Raised(INVALID_TSS, error)
+    departure = _Departure(after, target.eflags & ~(EFLAGS_RF | EFLAGS_NT), nested=False)
+    _switch_by_instruction(processor, target, new, departure)
+
+
+def _switch_by_instruction(processor: Processor, target: LiveTarget, new: Segment, departure: _Departure) -> None:
+    traps = _switch(processor, target, new, departure)
     if processor.eip > processor.code.limit:
         raise Raised(PROTECTION, 0, committed=True)
     if traps:

@@ -9,7 +9,7 @@ from functools import cached_property
 from hvproto.images.assembly import assemble_text
 from tools.real_cpu.layout import CODE, CONSTANTS, STACK_TOP
 
-REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
 """In machine encoding."""
 EFLAGS = 0x202
 """Interrupts are on in user code."""

@@ -78,14 +78,16 @@ class EmulatedProcessor:
         _prepare(cpu)
         narrow = case.bits == 32
         code, data = _user_segments(narrow)
-        cpu.set_segments({
-            SegmentRegister.CS: code,
-            SegmentRegister.SS: _descriptor_of(layout.USER_DATA),
-            SegmentRegister.DS: data,
-            SegmentRegister.ES: data,
-            SegmentRegister.FS: Segment(0),
-            SegmentRegister.GS: Segment(0),
-        })
+        cpu.set_segments(
+            {
+                SegmentRegister.CS: code,
+                SegmentRegister.SS: _descriptor_of(layout.USER_DATA),
+                SegmentRegister.DS: data,
+                SegmentRegister.ES: data,
+                SegmentRegister.FS: Segment(0),
+                SegmentRegister.GS: Segment(0),
+            }
+        )
         for index, value in enumerate(case.first_registers):
             cpu.set_gpr(index, value)
         cpu.eflags = EFLAGS | case.eflags
@@ -152,7 +154,7 @@ def _tables() -> list[tuple[int, bytes]]:
     entries = [gdt.get(index, 0) for index in range((GDT_LIMIT + 1) // 8)]
     ldt = [encode_descriptor(_ldt_segment(entry)) for entry in LDT_ENTRIES.values()]
     stubs = b"".join(b"\xf4" + bytes(15) for _ in range(256))
-    tss = struct.pack("<IQ", 0, KERNEL + STACK_TOP) + bytes(0x54) + struct.pack("<HH", 0, 0x68)
+    tss = struct.pack("<IQ", 0, KERNEL + STACK_TOP) + bytes(0x58) + struct.pack("<HH", 0, 0x68)
     return [
         (GDT, struct.pack(f"<{len(entries)}Q", *entries)),
         (LDT, struct.pack(f"<{len(ldt)}Q", *ldt)),
@@ -204,5 +206,3 @@ def _page_tables() -> list[tuple[int, bytes]]:
     return [
         (at, struct.pack("<512Q", *(entries.get(index, 0) for index in range(512)))) for at, entries in tables.items()
     ]
-
-

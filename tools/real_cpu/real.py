@@ -12,16 +12,14 @@ import struct
 import sys
 
 from tools.real_cpu import trampoline
-from tools.real_cpu.case import EFLAGS, Case
+from tools.real_cpu.case import EFLAGS, REGISTERS, Case
 from tools.real_cpu.layout import LDT_ENTRIES, PAGE, PAGES, USER_CODE32, USER_CODE64, USER_DATA, LdtEntry, Rights
 from tools.real_cpu.report import Report, changes, first_contents
 from tools.real_cpu.signal_frame import GREG_COUNT, install_handler, libc, parse_gregs
-from tools.real_cpu.case import REGISTERS
 
 _PROT = {Rights.READ: 1, Rights.WRITE: 2, Rights.EXECUTE: 4}
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_POPULATE, _MAP_FIXED_NOREPLACE = 0x02, 0x20, 0x8000, 0x10_0000
 _SYS_MODIFY_LDT, _WRITE_LDT = 154, 0x11
-_FAILED = ctypes.c_void_p(-1).value
 
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -57,7 +55,8 @@ class RealProcessor:
         self._enter = ctypes.CFUNCTYPE(None)(symbols["enter"])
         for address in PAGES:
             _map(address, PAGE)
-        self.has_ldt = all(_set_ldt(index, entry) for index, entry in enumerate(LDT_ENTRIES.values()))
+        for index, entry in enumerate(LDT_ENTRIES.values()):
+            _set_ldt(index, entry)
 
     def run(self, case: Case) -> Report:
         """Run a case until an exception ends it."""
@@ -87,8 +86,10 @@ def _report(contents: dict[int, bytes]) -> Report:
 
 
 def _map(address: int, size: int) -> None:
-    """Fresh memory at exactly this address, present at once: a write to it would fault otherwise than to a page that
-    is there but read-only."""
+    """Fresh memory at exactly this address, present at once.
+
+    A write to a read-only page that isn't there yet would have another error code.
+    """
     flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_POPULATE | _MAP_FIXED_NOREPLACE
     if libc.mmap(address, size, 3, flags, -1, 0) != address:
         raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())}: no memory at {address:#x}")
@@ -103,8 +104,9 @@ def _write(address: int, data: bytes) -> None:
     ctypes.memmove(address, data, len(data))
 
 
-def _set_ldt(index: int, entry: LdtEntry) -> bool:
-    """An entry of the local descriptor table by modify_ldt(2); False if this kernel has none."""
+def _set_ldt(index: int, entry: LdtEntry) -> None:
+    """An entry of the local descriptor table by modify_ldt(2)."""
     flags = entry.wide | entry.contents << 1 | entry.restricted << 3 | entry.pages << 4 | (not entry.present) << 5
     description = struct.pack("<4I", index, entry.base, entry.limit, flags)
-    return bool(libc.syscall(_SYS_MODIFY_LDT, _WRITE_LDT, description, len(description)) == 0)
+    if libc.syscall(_SYS_MODIFY_LDT, _WRITE_LDT, description, len(description)):
+        raise OSError(ctypes.get_errno(), "no modify_ldt(2) in this kernel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from tools.real_cpu.case import REGISTERS, Case
 from tools.real_cpu.layout import CODE_PAGES, PAGE, PAGES, WRITABLE_PAGES
@@ -54,19 +55,32 @@ def parsed(line: str) -> Report:
     return Report(**json.loads(line))
 
 
+@cache
+def _blank() -> dict[int, bytes]:
+    """All pages as they are but for a case's code: INT3 where code may be; a pattern elsewhere."""
+    return {
+        address: b"\xcc" * PAGE
+        if address in CODE_PAGES
+        else bytes((address >> 16) + index & 0x7F for index in range(PAGE))
+        for address in PAGES
+    }
+
+
 def first_contents(case: Case) -> dict[int, bytes]:
-    """The contents of all pages before a case, by the page's address."""
-    pages = {}
-    for address in PAGES:
-        if address in CODE_PAGES:
-            pages[address] = bytearray(b"\xcc" * PAGE)
-        else:
-            pages[address] = bytearray((address >> 16) + index & 0x7F for index in range(PAGE))
-    for offset, byte in enumerate(case.image):
-        page = case.origin + offset & ~(PAGE - 1)
-        if page in pages:  # code that is cut off by the end of its page is what some cases are about
-            pages[page][case.origin + offset - page] = byte
-    return {address: bytes(page) for address, page in pages.items()}
+    """The contents of all pages before a case, by the page's address.
+
+    Code that is cut off by the end of its page is what some cases are about: the rest is nowhere.
+    """
+    pages = dict(_blank())
+    at, rest = case.origin, case.image
+    while rest:
+        offset = at % PAGE
+        piece, rest = rest[: PAGE - offset], rest[PAGE - offset :]
+        old = pages.get(at - offset)
+        if old is not None:
+            pages[at - offset] = old[:offset] + piece + old[offset + len(piece) :]
+        at += len(piece)
+    return pages
 
 
 def changes(before: dict[int, bytes], read: Callable[[int], bytes]) -> dict[str, str]:

@@ -21,7 +21,8 @@ from tools.real_cpu.cases import (
 )
 
 _FAMILIES = (
-    accesses, crossing, strings, stacks, canonical, alignment, interrupts, invalid, selectors, far, compatibility, limits,
+    accesses, crossing, strings, stacks, canonical, alignment, interrupts, invalid, selectors, far, compatibility,
+    limits,
 )  # fmt: skip
 
 

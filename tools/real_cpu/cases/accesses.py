@@ -30,6 +30,21 @@ UPDATES = (
     "lock cmpxchg [{}], rcx", "lock bts dword ptr [{}], 3", "lock not qword ptr [{}]", "lock cmpxchg8b qword ptr [{}]",
 )  # fmt: skip
 _REGISTERS = {"rax": 0x21, "rcx": 5, "rdx": 0}
+_IMMEDIATES = (
+    "add dword ptr [{}], 0x12345678", "add word ptr [{}], 0x1234", "add qword ptr [{}], 5", "mov byte ptr [{}], 3",
+    "mov dword ptr [{}], 0x12345678", "mov word ptr [{}], 0x1234", "test byte ptr [{}], 3",
+    "test dword ptr [{}], 77777",
+    "imul eax, [{}], 5", "imul eax, [{}], 0x12345", "rol byte ptr [{}], 3", "shl qword ptr [{}], 5",
+    "bt dword ptr [{}], 3",
+    "bts qword ptr [{}], 3", "shld [{}], rax, 5", "shrd [{}], eax, 5", "pshufd xmm0, [{}], 0x1b",
+    "shufps xmm0, [{}], 0x1b", "cmpps xmm0, [{}], 1", "pinsrw xmm0, [{}], 1", "pshuflw xmm0, [{}], 0x1b",
+    "cmpsd xmm0, qword ptr [{}], 1", "palignr xmm0, [{}], 3", "roundps xmm0, [{}], 1", "pextrw [{}], xmm0, 2",
+    "pinsrb xmm0, byte ptr [{}], 2", "aeskeygenassist xmm0, [{}], 2", "pcmpistri xmm0, [{}], 2", "pshufw mm0, [{}], 2",
+    "shufpd xmm0, [{}], 1", "dppd xmm0, [{}], 1", "insertps xmm0, dword ptr [{}], 3",
+    "extractps dword ptr [{}], xmm0, 3",
+    "cmp byte ptr [{}], 4", "push qword ptr [{}]",
+)  # fmt: skip
+"""Here the address counts from the end of the instruction, which is behind the immediate (SDM vol. 2, 2.2.1.6)."""
 _JUMPS = {
     "absent": "mov rax, ABSENT\njmp rax",
     "no rights": "mov rax, NO_RIGHTS + 5\njmp rax",
@@ -56,6 +71,7 @@ def cases() -> list[Case]:
             for place in places:
                 code = template.format(f"{place} + 0x20")
                 found.append(Case(f"{kind}/{code}", code, _REGISTERS, eflags=CF))
+    found += [Case(f"immediate/{code}", code.format("ABSENT + 0x20"), _REGISTERS) for code in _IMMEDIATES]
     for place in ("NO_RIGHTS", "CODE", "HIGH + 0x1000", "0", "STACK - 8"):
         for code in ("mov eax, [rdi]", "mov [rdi], eax", "add [rdi], eax"):
             found.append(Case(f"place/{code} {place}", f"mov rdi, {place}\n{code}", _REGISTERS))

@@ -8,7 +8,8 @@ from tools.real_cpu.layout import DATA, STACK
 _SSE = (
     "movaps xmm0, [rdi]", "movaps [rdi], xmm0", "movapd xmm0, [rdi]", "movdqa [rdi], xmm0", "movntps [rdi], xmm0",
     "movntdq [rdi], xmm0", "addps xmm0, [rdi]", "pxor xmm0, [rdi]", "pshufd xmm0, [rdi], 0", "movups xmm0, [rdi]",
-    "movdqu [rdi], xmm0", "movsd xmm0, qword ptr [rdi]", "addsd xmm0, [rdi]", "movaps xmm0, [rsp + 4]", "fxsave64 [rdi]",
+    "movdqu [rdi], xmm0", "movsd xmm0, qword ptr [rdi]", "addsd xmm0, [rdi]", "movaps xmm0, [rsp + 4]",
+    "fxsave64 [rdi]",
     "cmpxchg16b [rdi]", "cvtps2pd xmm0, qword ptr [rdi]",
 )  # fmt: skip
 _CHECKED = {

@@ -38,7 +38,9 @@ def _at_end(name: str, code: str, before: int) -> int:
 
 def cases() -> list[Case]:
     found = [
-        Case(f"cross/{what} {place}", code.format(place), {"rax": 0x55}) for place in _PLACES for code, what in _ACCESSES
+        Case(f"cross/{what} {place}", code.format(place), {"rax": 0x55})
+        for place in _PLACES
+        for code, what in _ACCESSES
     ]
     found += [Case(f"cross/{what}", code) for what, code in _MORE.items()]
     for what, place, code in (
@@ -51,7 +53,7 @@ def cases() -> list[Case]:
         ("load before the end", "CODE", "mov eax, [rbx]"),
         ("fault before the end", "CODE", "nop\nud2"),
         ("taken jump at the end", "CODE", "nop\nnop\njmp CODE"),
-        ("syntax needs the absent byte", "CODE", "nop\nnop\n.byte 0x0f, 0x0b"),
+        ("ud2 that just fits", "CODE", "nop\nnop\n.byte 0x0f, 0x0b"),
         ("operand faults, code is cut", "CODE", "nop\nmov [ABSENT], eax"),
     ):
         before = 2 if what in ("load before the end", "taken jump at the end") else 4

@@ -16,7 +16,8 @@ _NAMED = {
     "READABLE_CODE": SELECTORS["READABLE_CODE"], "READ_ONLY": SELECTORS["READ_ONLY"],
 }  # fmt: skip
 _STACKS = {
-    "null": 0, "RPL 0": USER_DATA & ~3, "KERNEL_DATA": KERNEL_DATA | 3, "USER_CODE64": USER_CODE64, "beyond": 0x1238 | 3,
+    "null": 0, "RPL 0": USER_DATA & ~3, "KERNEL_DATA": KERNEL_DATA | 3, "USER_CODE64": USER_CODE64,
+    "beyond": 0x1238 | 3,
     "ABSENT_DATA": SELECTORS["ABSENT_DATA"], "READ_ONLY": SELECTORS["READ_ONLY"], "SMALL": SELECTORS["SMALL"],
 }  # fmt: skip
 _POINTER = f"mov dword ptr [DATA], {_THERE}\nmov dword ptr [DATA + 4], eax\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from tools.real_cpu.case import CF, DF, TF, Case
 
 _CLOSED = (0, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 0x1F, 0x20, 0x21, 0x7F, 0xEC, 0xFF)
-_RETURN = "push 0x2b\nlea rax, [rsp + 8]\npush rax\npush {flags}\npush 0x33\nlea rax, [there]\npush rax\niretq\nthere: {code}"
+_RETURN = (
+    "push 0x2b\nlea rax, [rsp + 8]\npush rax\npush {flags}\npush 0x33\nlea rax, [there]\npush rax\niretq\nthere: {code}"
+)
 
 
 def cases() -> list[Case]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tools.real_cpu.case import Case, named
-from tools.real_cpu.layout import STACK
+from tools.real_cpu.layout import SELECTORS, STACK
+
+_SMALL, _STACK16 = SELECTORS["SMALL"], SELECTORS["STACK16"]
 
 _ROWS: list[tuple[str, str] | tuple[str, str, dict[str, int]]] = [
-    ("last byte", "mov ds, eax\nmov cl, [0x7ff]", {"rax": 0x27}),
+    ("last byte", "mov ds, eax\nmov cl, [0x7ff]", {"rax": _SMALL}),
     ("null ds", "xor eax, eax\nmov ds, eax\nmov eax, [DATA]"),
     ("null ds, write", "xor eax, eax\nmov ds, eax\nmov [DATA], eax"),
     ("null es, string", "xor eax, eax\nmov es, eax\nmov edi, DATA\nstosb"),
@@ -29,13 +31,13 @@ _ROWS: list[tuple[str, str] | tuple[str, str, dict[str, int]]] = [
     ("jmp within the code", "jmp SMALL_CODE:0x40"),
     ("jmp near beyond the code", "jmp SMALL_CODE:there - CODE\nthere: jmp $ + 0x100"),
     ("run off the code", "jmp SMALL_CODE:there - CODE\n.fill 0x78 - ($ - CODE), 1, 0x90\nthere: .fill 8, 1, 0x90"),
-    ("pop from a small stack", "mov ss, eax\npop eax", {"rax": 0x27, "rsp": 0x7FE}),
-    ("push to a small stack", "mov ss, eax\npush eax", {"rax": 0x27, "rsp": 0x900}),
-    ("push to a stack of 16 bits", "mov ss, eax\npush ecx", {"rax": 0x3F, "rsp": 0x1234_0010}),
-    ("push wraps the stack of 16 bits", "mov ss, eax\npush ecx", {"rax": 0x3F, "rsp": 0x1234_0002}),
-    ("read through ebp", "mov ss, eax\nmov ecx, [ebp]", {"rax": 0x27, "rbp": 0x1000, "rsp": 0x100}),
-    ("ds after ss", "mov ss, eax\nmov ecx, ds:[ebp]", {"rax": 0x27, "rbp": STACK, "rsp": 0x100}),
-    ("rep movsb beyond", "mov es, eax\nmov esi, DATA\nrep movsb", {"rax": 0x27, "rdi": 0x7FA, "rcx": 10}),
+    ("pop from a small stack", "mov ss, eax\npop eax", {"rax": _SMALL, "rsp": 0x7FE}),
+    ("push to a small stack", "mov ss, eax\npush eax", {"rax": _SMALL, "rsp": 0x900}),
+    ("push to a stack of 16 bits", "mov ss, eax\npush ecx", {"rax": _STACK16, "rsp": 0x1234_0010}),
+    ("push wraps the stack of 16 bits", "mov ss, eax\npush ecx", {"rax": _STACK16, "rsp": 0x1234_0002}),
+    ("read through ebp", "mov ss, eax\nmov ecx, [ebp]", {"rax": _SMALL, "rbp": 0x1000, "rsp": 0x100}),
+    ("ds after ss", "mov ss, eax\nmov ecx, ds:[ebp]", {"rax": _SMALL, "rbp": STACK, "rsp": 0x100}),
+    ("rep movsb beyond", "mov es, eax\nmov esi, DATA\nrep movsb", {"rax": _SMALL, "rdi": 0x7FA, "rcx": 10}),
 ]
 
 

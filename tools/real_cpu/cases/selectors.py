@@ -6,8 +6,10 @@ from tools.real_cpu.case import Case
 from tools.real_cpu.layout import KERNEL_CODE, KERNEL_DATA, LDT, SELECTORS, TSS, USER_CODE32, USER_CODE64, USER_DATA
 
 _NAMED = SELECTORS | {
-    "null": 0, "null with RPL 3": 3, "KERNEL_CODE": KERNEL_CODE, "KERNEL_DATA": KERNEL_DATA | 3, "TSS": TSS, "LDT": LDT | 3,
-    "USER_CODE32": USER_CODE32, "USER_CODE64": USER_CODE64, "USER_DATA": USER_DATA, "USER_DATA with RPL 0": USER_DATA & ~3,
+    "null": 0, "null with RPL 3": 3, "KERNEL_CODE": KERNEL_CODE, "KERNEL_DATA": KERNEL_DATA | 3, "TSS": TSS,
+    "LDT": LDT | 3,
+    "USER_CODE32": USER_CODE32, "USER_CODE64": USER_CODE64, "USER_DATA": USER_DATA,
+    "USER_DATA with RPL 0": USER_DATA & ~3,
     "empty": 0x63, "beyond": 0x1238, "just beyond": 0x80, "far beyond in the LDT": 0xFFFF,
 }  # fmt: skip
 _ALWAYS_BAD = ("KERNEL_CODE", "EXECUTE_ONLY", "ABSENT_DATA", "ABSENT_CODE", "beyond", "BEYOND_LDT", "TSS", "empty")

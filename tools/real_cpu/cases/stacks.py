@@ -47,6 +47,7 @@ def cases() -> list[Case]:
         ("enter whose room is beyond", "enter 0x2000, 0", {"rbp": 1}),
         ("enter whose room is read only", "enter 0x100, 0", {"rsp": AT["RO"] + 0x1080}),
         ("push rsp", "push rsp", {}),
+        ("pop to absent with rsp not canonical", "pop qword ptr [ABSENT]", {"rsp": 1 << 48}),
         ("pop rsp", "push DATA + 8\npop rsp", {}),
         ("push 16 bits", "push ax", {"rsp": STACK + 1}),
         ("iretq in the ring", "push 0x2b\npush rsp\npush 0x8d7\npush 0x33\npush CODE + 0x40\niretq", {}),
