@@ -70,10 +70,10 @@ class EmulatedProcessor:
         ram = Ram(MIB)
         view = ram.view
         contents = first_contents(case)
-        for address, data in contents.items():
-            view[_FRAME_OF[address] : _FRAME_OF[address] + PAGE] = data
-        for at, data in _tables():
-            view[at : at + len(data)] = data
+        for address, page in contents.items():
+            view[_FRAME_OF[address] : _FRAME_OF[address] + PAGE] = page
+        for at, table in _tables():
+            view[at : at + len(table)] = table
         cpu = Processor(view, self.engine)
         _prepare(cpu)
         narrow = case.bits == 32

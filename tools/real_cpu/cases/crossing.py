@@ -29,11 +29,26 @@ _MORE = {
     "fnstenv": "fnstenv [DATA_THEN_RO + 0xff0]",
 }
 _END = 0x1000
-
-
-def _at_end(name: str, code: str, before: int) -> int:
-    """The address ``before`` bytes ahead of a page's end."""
-    return ADDRESSES[name] + _END - before
+_CUT = (
+    ("behind the page", "CODE", 4, "nop\nnop\nnop\nnop"),
+    ("into an absent page", "CODE", 4, "nop\nmov eax, 0x12345678"),
+    ("into data", "CODE_THEN_DATA", 4, "nop\nmov eax, 0x12345678"),
+    ("data behind", "CODE_THEN_DATA", 4, "nop\nnop\nnop\nnop"),
+    ("into code", "CODE_TWO", 4, "nop\nmov eax, 0x12345678\nud2"),
+    ("cut prefix", "CODE", 4, "nop\nnop\nnop\n.byte 0x48"),
+    ("load before the end", "CODE", 2, "mov eax, [rbx]"),
+    ("fault before the end", "CODE", 3, "nop\nud2"),
+    ("jump at the end", "CODE", 5, "jmp CODE + 0x40"),
+    ("jump at the end to data", "CODE_THEN_DATA", 5, "jmp DATA"),
+    ("cut jump", "CODE", 4, "jmp CODE + 0x40"),
+    ("cut ud2", "CODE", 1, "ud2"),
+    ("operand faults, code is cut", "CODE", 4, "nop\nmov [ABSENT], eax"),
+    ("call at the end", "CODE", 5, "call CODE + 0x40"),
+    ("call into data behind", "CODE_THEN_DATA", 5, "call CODE + 0x40"),
+    ("return to the absent page", "CODE", 5, "call there\nthere: ret"),
+    ("long prefixes", "CODE", 14, ".fill 15, 1, 0x66"),
+)
+"""What, the page, how many bytes before its end the code begins, the code. What lies in an absent page is lost."""
 
 
 def cases() -> list[Case]:
@@ -43,26 +58,7 @@ def cases() -> list[Case]:
         for code, what in _ACCESSES
     ]
     found += [Case(f"cross/{what}", code) for what, code in _MORE.items()]
-    for what, place, code in (
-        ("behind the page", "CODE", "nop\nnop\nnop\nnop"),
-        ("into an absent page", "CODE", "nop\nmov eax, 0x12345678"),
-        ("into data", "CODE_THEN_DATA", "nop\nmov eax, 0x12345678"),
-        ("data behind", "CODE_THEN_DATA", "nop\nnop\nnop\nnop"),
-        ("into code", "CODE_TWO", "nop\nmov eax, 0x12345678\nud2"),
-        ("cut prefix", "CODE", "nop\nnop\nnop\n.byte 0x48"),
-        ("load before the end", "CODE", "mov eax, [rbx]"),
-        ("fault before the end", "CODE", "nop\nud2"),
-        ("taken jump at the end", "CODE", "nop\nnop\njmp CODE"),
-        ("ud2 that just fits", "CODE", "nop\nnop\n.byte 0x0f, 0x0b"),
-        ("operand faults, code is cut", "CODE", "nop\nmov [ABSENT], eax"),
-    ):
-        before = 2 if what in ("load before the end", "taken jump at the end") else 4
-        if "fault before" in what:
-            before = 3
-        found.append(_cut(f"cross-code/{what}", place, code, before))
+    for what, place, before, code in _CUT:
+        origin = ADDRESSES[place] + _END - before
+        found.append(Case(f"cross-code/{what}", code, {"rbx": ADDRESSES["DATA"]}, origin=origin))
     return found
-
-
-def _cut(name: str, place: str, code: str, before: int) -> Case:
-    """Code that begins ``before`` bytes ahead of a page's end; what doesn't fit is left out if nothing is behind."""
-    return Case(name, code, {"rbx": ADDRESSES["DATA"]}, origin=ADDRESSES[place] + _END - before)
