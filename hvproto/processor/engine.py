@@ -160,6 +160,10 @@ _CALLBACKS: dict[int, Any] = {
 """The C types of Unicorn's callbacks, by hook or, of instruction hooks, by instruction."""
 
 
+_FIRST_BLOCK = b"\xeb\x00\xf4"
+"""JMP to the next instruction, HLT."""
+
+
 class UnmappedAccess(Exception):
     """An access to physical memory that isn't there; carried out of a run by the engine."""
 
@@ -199,6 +203,7 @@ class Engine(ABC):
         """After Outcome.SYSTEM_CALL: which."""
         self.system_call_at = 0
         """... and the EIP of the instruction."""
+        self._is_tried_out = False
         self._traps: dict[int, int] = {}
         self._resume = 0
         self.flush_code_wanted = False
@@ -231,6 +236,20 @@ class Engine(ABC):
         self.write_setting(Setting.TR, Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT))
         self.write_setting(Setting.IDTR, TableRegister(0, 0x3FF))
         self.forget_exception()
+        self._translate_first_block()
+
+    def _translate_first_block(self) -> None:
+        """Have the engine translate something: of the first block that it ever does, it doesn't tell."""
+        saved = bytes(self._ram[: len(_FIRST_BLOCK)])
+        self._ram[: len(_FIRST_BLOCK)] = _FIRST_BLOCK
+        self._is_tried_out = True
+        self.set_deadline(len(_FIRST_BLOCK) + 1)
+        self.run()
+        self._is_tried_out = False
+        self.now = 0
+        self._ram[: len(_FIRST_BLOCK)] = saved
+        self.flush_code()
+        self.write_register(EIP_ID, 0)
 
     def hook(
         self, kind: int, method: Callable[..., Any], *, begin: int = 1, end: int = 0, instruction: int | None = None
@@ -424,9 +443,9 @@ class Engine(ABC):
         """Linear addresses of the first byte of the last basic block that was entered, and after it."""
 
     @property
-    def cr2_before(self) -> int | None:
-        """CR2 before the last page fault, if this is known."""
-        return None
+    @abstractmethod
+    def cr2_before(self) -> int:
+        """CR2 before the last page fault."""
 
     @abstractmethod
     def set_deadline(self, when: int) -> None:
@@ -507,6 +526,8 @@ class Engine(ABC):
         return False
 
     def _on_new_block(self, block: Any, _before: Any) -> None:
+        if self._is_tried_out:
+            return
         found = block.contents
         if self.guarded(self.callbacks.new_block, found.pc, found.size):
             self.set_deadline(0)  # it must not run before it has been translated anew

@@ -197,8 +197,7 @@ def _port_first(processor: Processor) -> PendingException | None:
         return PendingException(fault.vector, fault.error_code)
     if allowed:
         return None
-    if processor.engine.cr2_before is not None:
-        processor.cr2 = processor.engine.cr2_before
+    processor.cr2 = processor.engine.cr2_before
     return PendingException(PROTECTION, 0)
 
 

@@ -50,7 +50,7 @@ def _outward(
     """The outer ring's stack lies behind the parameters; those are released on both."""
     wide = far_code.is_wide(target, code)
     top = stack.peek(2 * size + released, size)
-    segment = _outer_stack(target, stack.peek(3 * size + released, size) & 0xFFFF, code.rpl, wide=wide)
+    segment = outer_stack(target, stack.peek(3 * size + released, size) & 0xFFFF, code.rpl, wide=wide)
     offset = far_code.checked_offset(target, code, offset)
     if wide or segment.is_32bit:
         pointer = top + released & (0xFFFF_FFFF_FFFF_FFFF if wide else 0xFFFF_FFFF)
@@ -60,7 +60,8 @@ def _outward(
     close_segments(processor, code.rpl)
 
 
-def _outer_stack(target: LiveTarget, selector: int, level: int, *, wide: bool) -> Segment:
+def outer_stack(target: LiveTarget, selector: int, level: int, *, wide: bool) -> Segment:
+    """The stack segment of the ring that a return leads to. Raises `Raised`."""
     if not selector & ~RPL_MASK and wide and level != 3:
         return far_code.null_stack(level).with_selector(selector)
     stack = load_descriptor(target, selector)

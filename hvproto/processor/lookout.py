@@ -34,6 +34,7 @@ IRET = b"\xcf"
 FAR_TRANSFERS = frozenset({cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_RETFQ})
 SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR, cs.X86_INS_LGDT, cs.X86_INS_LIDT})
 FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ})
+IRETS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_IRETQ})
 BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
 DESCRIPTOR_QUERIES = frozenset({cs.X86_INS_LAR, cs.X86_INS_LSL})
 _ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | {cs.X86_INS_WRMSR}
@@ -71,7 +72,7 @@ def watched(processor: Processor, code: bytes, address: int) -> list[int]:
     found, end = [], address
     for instruction in decoder(mode).disasm(code, address):
         end = instruction.address + instruction.size
-        if _is_watched(instruction, mode) or (instruction.id == cs.X86_INS_IRETD and processor.cpl == 3):
+        if _is_watched(instruction, mode) or (instruction.id in IRETS and processor.cpl == 3):
             found.append(instruction.address)
     if is_refused(code[end - address :]):
         found.append(end)

@@ -160,7 +160,7 @@ class NativeEngine(Engine):
         return bytes(self.counts)
 
     @property
-    def cr2_before(self) -> int | None:
+    def cr2_before(self) -> int:
         return self._cr2_before.value
 
     def set_deadline(self, when: int) -> None:

@@ -65,6 +65,7 @@ class PortableEngine(Engine):
         self._until_open = False
         self.counts = [0] * 256
         self._asked = False
+        self._cr2_at_start = 0
         self._vector: int | None = None
         self._refusal: Raised | None = None
         self._violation: Any = None
@@ -146,6 +147,10 @@ class PortableEngine(Engine):
     def last_block(self) -> tuple[int, int]:
         return self._last_block
 
+    @property
+    def cr2_before(self) -> int:
+        return self._cr2_at_start  # each page fault ends a run
+
     def note_return(self, block: int) -> None:
         # RF comes back by IRET only: to look for it at each block would cost half of all time.
         self._returns.add(block)
@@ -168,6 +173,7 @@ class PortableEngine(Engine):
         self.resuming = False
         self.failure = None
         self.forget_exception()
+        self._cr2_at_start = self.read_register(_CR2)
         self._running = True
         status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self.read_register(EIP_ID)), ctypes.c_uint64(0),
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip

@@ -566,10 +566,14 @@ class Processor(LinearMemory):
     def _perform(self, call: SystemCall | None) -> None:
         assert call is not None
         after, self.eip = self.eip, self.engine.system_call_at
-        self._do_instead(partial(system_calls.perform, self, call, after))
+        self._do_instead(partial(system_calls.perform, self, call, after), masks_step=True)
 
-    def _do_instead(self, action: Callable[[], None]) -> None:
-        """Do what the instruction at EIP does; what it raises is delivered as its fault, with single step in mind."""
+    def _do_instead(self, action: Callable[[], None], *, masks_step: bool = False) -> None:
+        """Do what the instruction at EIP does; what it raises is delivered as its fault, with single step in mind.
+
+        ``masks_step``: it isn't reported if the instruction itself clears TF.
+        """
+        stepping = self.eflags & EFLAGS_TF
         try:
             action()
         except Raised as fault:
@@ -577,7 +581,7 @@ class Processor(LinearMemory):
                 self.cr2 = fault.cr2
             self._count_and_deliver(PendingException(fault.vector, fault.error_code))
             return
-        if self.eflags & EFLAGS_TF:
+        if stepping and (not masks_step or self.eflags & EFLAGS_TF):
             self._trap(DR6_BS)
 
     # -- what the engine calls back ----------------------------------------------------------

@@ -11,9 +11,9 @@ from capstone import x86_const as cs
 from hvproto.processor import far_code, far_transfers, system_calls
 from hvproto.processor.exceptions import push_all
 from hvproto.processor.far_memory import current_stack
-from hvproto.processor.far_return import return_segment
+from hvproto.processor.far_return import outer_stack, return_segment
 from hvproto.processor.instruction import Instruction
-from hvproto.processor.lookout import DESCRIPTOR_QUERIES
+from hvproto.processor.lookout import DESCRIPTOR_QUERIES, IRETS
 from hvproto.processor.segments import DPL_SHIFT, RPL_MASK, Segment, SegmentRegister
 from hvproto.processor.settings import EFLAGS_IF, EFLAGS_IOPL, EFLAGS_NT, EFLAGS_RF, EFLAGS_VM, EFLAGS_ZF
 
@@ -38,8 +38,9 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
         return partial(system_calls.sysret, processor, instruction)
     if instruction.id in (cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ):
         return partial(system_calls.sysexit, processor, instruction)
-    if instruction.id == cs.X86_INS_IRETD:
-        return partial(_iret_of_a_program, processor) if _would_enter_v86(processor) else None
+    if instruction.id in IRETS:
+        nested = processor.eflags & (EFLAGS_VM | EFLAGS_NT)
+        return partial(_iret_of_a_program, processor, instruction) if processor.cpl == 3 and not nested else None
     if instruction.id in DESCRIPTOR_QUERIES:
         hidden = processor.long_mode and _is_of_286(processor, instruction)
         return partial(_not_found, processor, instruction) if hidden else None
@@ -49,21 +50,25 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
     return far_transfers.replacement(processor, instruction)
 
 
-def _would_enter_v86(processor: Processor) -> bool:
-    """Whether IRETD at ring 3 finds VM set in the flags on its stack, which the engine would take over."""
-    legacy = processor.cpl == 3 and not processor.long_mode and not processor.eflags & (EFLAGS_VM | EFLAGS_NT)
-    image = processor.peek(processor.wrapped(processor.stack.base + processor.esp + 8), 4) if legacy else None
-    return image is not None and bool(int.from_bytes(image, "little") & EFLAGS_VM)
+def _iret_of_a_program(processor: Processor, instruction: Instruction) -> None:
+    """From ring 3 to ring 3; VM, IOPL and, unless IOPL is 3, IF stay as they are (SDM vol. 2, IRET).
 
-
-def _iret_of_a_program(processor: Processor) -> None:
-    """To the same ring; VM, IOPL and, unless IOPL is 3, IF stay as they are (SDM vol. 2, IRET)."""
+    The engine reads the stack as the kernel would, and takes VM over.
+    """
     target = processor.target()
     stack = current_stack(processor, target)
-    offset, selector, image = stack.peek(0, 4), stack.peek(4, 4) & 0xFFFF, stack.peek(8, 4)
+    size = instruction.operand_size
+    offset, selector, image = stack.peek(0, size), stack.peek(size, size) & 0xFFFF, stack.peek(2 * size, size)
     code = return_segment(target, selector)
+    checked = far_code.checked_offset(target, code, offset)
+    if processor.code64:
+        pointer, outer = stack.peek(3 * size, size), stack.peek(4 * size, size) & 0xFFFF
+        segment = outer_stack(target, outer, 3, wide=far_code.is_wide(target, code))
+        far_code.enter(processor, target, code, checked, level=3, stack=segment, pointer=pointer)
+    else:
+        far_code.enter(processor, target, code, checked, pointer=stack.moved(3 * size))
     writable = IRET_FLAGS_OF_RING_3 | (EFLAGS_IF if target.eflags & EFLAGS_IOPL == EFLAGS_IOPL else 0)
-    far_code.enter(processor, target, code, far_code.checked_offset(target, code, offset), pointer=stack.moved(12))
+    writable &= (1 << 8 * size) - 1
     processor.eflags = target.eflags & ~writable | image & writable
 
 

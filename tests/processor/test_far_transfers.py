@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from hvproto.images.assembly import assemble_text
 from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.far_kinds import FarKind, far_kind
 from hvproto.processor.processor import Stop
@@ -85,12 +86,18 @@ def test_64_bit_code_has_rex_and_no_far_pointers_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    [f"jmp {FRESH}:there", f"push {FRESH}\npush there\nretf", f".byte 0x66, 0xff, 0x2d\n.long {DATA}"],
+    [
+        f"jmp {FRESH}:there",
+        f"push {FRESH}\npush there\nretf",
+        f".byte 0x66, 0xff, 0x2d\n.long {DATA}",
+        f".byte 0xff, 0x2d\n.long {DATA} + 8",
+    ],
 )
 def test_whoever_loads_a_segment_sets_its_accessed_bit(engine: str, instruction: str) -> None:
     bench = Bench(engine)
     fresh_code(bench)
     bench.store(DATA, FRESH << 16 | 0x100)
+    bench.store(DATA + 8, 0x100, FRESH)
     bench.view[0x100] = 0xF4
     assert bench.go(f"{instruction}\nud2\nthere: hlt") is Stop.HALT
     assert high_word(bench, FRESH) & ACCESSED
@@ -350,8 +357,6 @@ def wide_bench(engine: str, text: str, level: int = 0) -> Bench:
     bench.ring(level)
     wide = Segment(code.selector, 0, code.limit, code.attributes & ~DEFAULT_BIG | LONG)
     cpu.set_segments({SegmentRegister.CS: wide})
-    from hvproto.images.assembly import assemble_text
-
     image = assemble_text(text, origin=ORIGIN, bits=64)
     for segment in image.segments:
         bench.view[segment.address : segment.end] = segment.data

@@ -126,13 +126,6 @@ OWN: tuple[Deviation, ...] = (
         lambda difference: difference.flipped == ENTRY_ACCESSED and re.fullmatch(r"w\d", difference.field) is not None,
         ("portable",),
     ),
-    Deviation(
-        "portable-cr2-of-refused-port",
-        "INS or OUTS that is refused its port has changed CR2, if its memory isn't there either.",
-        "The engine asks for the memory first, and no public call tells CR2 before.",
-        lambda difference: difference.field == "cr2" and difference.case.family == "port",
-        ("portable",),
-    ),
 )
 
 SHARED: frozenset[str] = frozenset(

@@ -85,22 +85,6 @@ OURS = (
         _OUTCOME,
     ),
     Deviation(
-        "call-beyond-limit", Kind.OURS,
-        "A far CALL to an offset beyond the code segment's limit reports the selector: #GP(0) (SDM vol. 2, CALL).",
-        ("limit/call beyond the code",), frozenset({"error"}),
-    ),
-    Deviation(
-        "lock-unseen", Kind.OURS,
-        "LOCK before an instruction that doesn't take it: #UD before anything else (SDM vol. 2, LOCK). The lookout's "
-        "disassembler (Capstone) decodes nothing there, so the guard is never planted.",
-        ("undefined/lock mov", "undefined/lock bt", "undefined/lock bt immediate", "undefined/lock push",
-         "undefined/lock jmp", "undefined/lock lea", "undefined/lock test", "undefined/lock imul",
-         "undefined/lock shl", "undefined/lock movsb", "undefined/lock movups", "undefined/lock mov immediate",
-         "undefined/lock cli", "undefined/lock int3", "undefined/lock ret", "undefined/lock setz",
-         "undefined/lock fld", "undefined/lock shld", "compat/lock"),
-        _OUTCOME,
-    ),
-    Deviation(
         "shift-double-rip-relative", Kind.OURS,
         "SHLD and SHRD with an immediate count address relative to RIP without that byte: one too low (SDM vol. 2, "
         "2.2.1.6).",
@@ -121,20 +105,6 @@ OURS = (
         _OUTCOME,
     ),
     Deviation(
-        "far-stack-as-supervisor", Kind.OURS,
-        "Far CALL and RET and IRET at ring 3 touch their stack as ring 0 would: U is missing in the error code "
-        "(SDM vol. 3, 4.6 and 4.7).",
-        ("pop/retfq top", "pop/retfq across", "pop/iretq top", "pop/iretq across", "far/call without a stack",
-         "compat/call far without a stack"),
-        frozenset({"error"}),
-    ),
-    Deviation(
-        "far-return-not-canonical", Kind.OURS,
-        "RETF and IRET to an address that isn't canonical go there and fault there: #GP(0) of the instruction itself "
-        "(SDM vol. 2, RET and IRET).",
-        ("canonical/iretq to it", "canonical/retfq to it"), frozenset({"rip", "rsp"}),
-    ),
-    Deviation(
         "call-not-canonical", Kind.OURS,
         "CALL to an address that isn't canonical has pushed its return address before #GP(0) (SDM vol. 2, CALL: the "
         "target is looked at first).",
@@ -147,19 +117,9 @@ OURS = (
         ("canonical/pop qword ptr [rdi]",), _OUTCOME,
     ),
     Deviation(
-        "iret-absent-stack", Kind.OURS,
-        "IRET with an absent stack segment: #SS(selector), not #NP (SDM vol. 2, IRET).",
-        ("far/iretq stack ABSENT_DATA",), _OUTCOME,
-    ),
-    Deviation(
         "clflush", Kind.OURS,
         "CLFLUSH does nothing at all; it faults as a load does (SDM vol. 2, CLFLUSH).",
         ("read/clflush [ABSENT + 0x20]", "canonical/clflush [rdi]"), _OUTCOME,
-    ),
-    Deviation(
-        "group-1a", Kind.OURS,
-        "8F with anything but 0 in the reg field is run as POP: #UD (SDM vol. 2, table A-6, group 1A).",
-        ("undefined/8f /1",), _OUTCOME,
     ),
     Deviation(
         "absent-control-register", Kind.OURS,
@@ -167,14 +127,15 @@ OURS = (
         "(SDM vol. 2, MOV-Control Registers: #UD; vol. 3, table 6-2, class 7 before 8).",
         ("undefined/cr1", "undefined/cr5"), _OUTCOME,
     ),
-    Deviation(
-        "resume-flag-stays", Kind.OURS,
-        "RF as IRET loads it is cleared by the next instruction (SDM vol. 3, 17.3.1.1).",
-        ("return/rf, then int3", "return/rf, then nop", "return/rf, then pushfq"), engines=("portable",),
-    ),
 )  # fmt: skip
 
 THEIRS = (
+    Deviation(
+        "call-beyond-limit", Kind.OPEN,
+        "A far CALL beyond the code segment's limit faults before or after its return address is on the stack, below "
+        "a stack pointer that hasn't moved (SDM vol. 2, CALL, doesn't say).",
+        ("limit/call beyond the code",), _MEMORY,
+    ),
     Deviation(
         "parts-of-a-store", Kind.OPEN,
         "Stores of more than 8 bytes may be done in parts, some of which stay though another faults (SDM vol. 3, "
