@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hvproto.errors import Fault
-from hvproto.processor.exceptions import Delivered, Event, Raised, Shutdown, Source, Target
+from hvproto.processor.exceptions import Delivered, Event, Raised, Shutdown, Target, exception_source
 from hvproto.processor.long_mode import through_wide_gate
 from hvproto.processor.protected_mode import through_gate
 from hvproto.processor.real_mode import through_vector
@@ -54,7 +54,7 @@ def deliver(
             if merged:
                 faults.append(nested.fault)
                 vector, code, address = DOUBLE_FAULT, 0, None
-            event = Event(vector, Source.FAULT, faulting_eip, code, address, event.v86)
+            event = Event(vector, exception_source(vector), faulting_eip, code, address, event.v86)
 
 
 def _makes_double_fault(first: int | None, second: int) -> bool:

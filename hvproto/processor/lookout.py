@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import capstone
 from capstone import x86_const as cs
 
+from hvproto.processor.far_kinds import far_kind
 from hvproto.processor.instruction import decoder
 from hvproto.processor.opcodes import has_forbidden_lock, is_refused
 
@@ -49,15 +50,19 @@ class Lookout:
     planted: set[int] = field(default_factory=set)
     stale: list[tuple[int, int]] = field(default_factory=list)
     """Blocks, by address and size in bytes, whose translations don't call the hooks planted in them yet."""
+    sees_returns: bool = False
+    """Whether each IRET is looked at: hardware task switches have happened."""
 
     def look(self, processor: Processor, address: int, size: int) -> bool:
         """See a block that has been translated; True if it must not run as it is."""
         code = processor.peek_some(address, size)
         if code[-1:] == IRET:
             processor.engine.note_return(address)
-        if _CANDIDATES.search(code) is None and not (code[-1:] == IRET and processor.cpl == 3):
+        if _CANDIDATES.search(code) is None and not (code[-1:] == IRET and self.watches_returns(processor)):
             return False
-        found = [place for place in watched(processor, code, address) if place not in self.planted]
+        returns = self.watches_returns(processor)
+        places = watched(processor, code, address, returns=returns)
+        found = [place for place in places if place not in self.planted]
         for place in found:
             self.planted.add(place)
             processor.engine.watch(place)
@@ -65,14 +70,18 @@ class Lookout:
             self.stale.append((address, size))
         return bool(found)
 
+    def watches_returns(self, processor: Processor) -> bool:
+        """Whether an IRET may be one that the engine gets wrong: of a program, or back from a nested task."""
+        return self.sees_returns or processor.cpl == 3
 
-def watched(processor: Processor, code: bytes, address: int) -> list[int]:
+
+def watched(processor: Processor, code: bytes, address: int, *, returns: bool) -> list[int]:
     """The addresses of the instructions in a block that are to be looked at."""
     mode = processor.decoder_mode
     found, end = [], address
     for instruction in decoder(mode).disasm(code, address):
         end = instruction.address + instruction.size
-        if _is_watched(instruction, mode) or (instruction.id in IRETS and processor.cpl == 3):
+        if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
             found.append(instruction.address)
     if is_refused(code[end - address :]):
         found.append(end)
@@ -81,7 +90,9 @@ def watched(processor: Processor, code: bytes, address: int) -> list[int]:
 
 def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
     wide = mode == capstone.CS_MODE_64
-    if has_forbidden_lock(bytes(instruction.bytes), wide=wide) or instruction.id in _ALWAYS:
+    code = bytes(instruction.bytes)
+    # Capstone takes a far CALL or JMP through memory for a near one.
+    if has_forbidden_lock(code, wide=wide) or instruction.id in _ALWAYS or far_kind(code, wide=wide) is not None:
         return True
     if instruction.id == cs.X86_INS_PUSHFD:
         return bool(mode == capstone.CS_MODE_16)

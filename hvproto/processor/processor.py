@@ -577,7 +577,7 @@ class Processor(LinearMemory):
         try:
             action()
         except Raised as fault:
-            if not fault.committed and fault.cr2 is not None:
+            if fault.cr2 is not None:
                 self.cr2 = fault.cr2
             self._count_and_deliver(PendingException(fault.vector, fault.error_code))
             return
@@ -609,6 +609,12 @@ class Processor(LinearMemory):
         else:
             self._intervention = stand_ins.replacement(self, instruction)
         return self._intervention is not None
+
+    def note_task_switch(self) -> None:
+        """A hardware task switch is done here: from now on each IRET may be one back, and is looked at."""
+        if not self._lookout.sees_returns:
+            self._lookout.sees_returns = True
+            self.engine.flush_code_wanted = True
 
     def debug_registers_change(self) -> None:
         """A MOV to a debug register is about to be executed: to be called in a run."""

@@ -38,9 +38,8 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
         return partial(system_calls.sysret, processor, instruction)
     if instruction.id in (cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ):
         return partial(system_calls.sysexit, processor, instruction)
-    if instruction.id in IRETS:
-        nested = processor.eflags & (EFLAGS_VM | EFLAGS_NT)
-        return partial(_iret_of_a_program, processor, instruction) if processor.cpl == 3 and not nested else None
+    if instruction.id in IRETS and processor.cpl == 3 and not processor.eflags & (EFLAGS_VM | EFLAGS_NT):
+        return partial(_iret_of_a_program, processor, instruction)
     if instruction.id in DESCRIPTOR_QUERIES:
         hidden = processor.long_mode and _is_of_286(processor, instruction)
         return partial(_not_found, processor, instruction) if hidden else None

@@ -221,6 +221,7 @@ def _store_state(processor: Processor, target: LiveTarget, old: Segment, departu
 def _enter(processor: Processor, departure: _Departure, new: Segment, form: _Form, raw: bytes, cr3: int | None) -> None:
     """Load the new task's state: from here on faults are its own."""
     eip, eflags, registers, selectors, ldt = form.unpack(raw)
+    processor.note_task_switch()
     processor.write_setting(Setting.TR, new)
     processor.write_setting(Setting.CR0, processor.control(Setting.CR0) | CR0_TS)
     if cr3 is not None and processor.control(Setting.CR0) & CR0_PG:
