@@ -204,6 +204,7 @@ class Engine(ABC):
         self.system_call_at = 0
         """... and the EIP of the instruction."""
         self._is_tried_out = False
+        self._watches: dict[int, int] = {}
         self._traps: dict[int, int] = {}
         self._resume = 0
         self.flush_code_wanted = False
@@ -463,8 +464,18 @@ class Engine(ABC):
         """The basic block that begins at this linear address ends with an IRET."""
 
     def watch(self, address: int) -> None:
-        """Have `Callbacks.watched` called when an instruction *starts* at this linear address. For good."""
-        self.hook(uc_const.UC_HOOK_CODE, self._on_watched, begin=address, end=address)
+        """Have `Callbacks.watched` called when an instruction *starts* at this linear address.
+
+        The engine has wrong arithmetic flags where an instruction with a hook on it faults: what is watched must have
+        its faults found by the callback.
+        """
+        self._watches[address] = self.hook(uc_const.UC_HOOK_CODE, self._on_watched, begin=address, end=address)
+
+    def unwatch(self, address: int) -> None:
+        """No longer. The code must be translated anew before it goes on."""
+        handle = self._watches.pop(address)
+        _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
+        self._callbacks[handle] = None  # C may still be in it
 
     @abstractmethod
     def set_until_open(self, on: bool) -> None:

@@ -10,7 +10,7 @@ from hvproto.errors import Fault
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, TableRegister, decode_descriptor
 
 LINEAR_32 = 0xFFFF_FFFF
-DEBUG_VECTOR, NMI_VECTOR = 1, 2
+DEBUG_VECTOR, NMI_VECTOR, INVALID_OPCODE = 1, 2, 6
 
 
 class Raised(Exception):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from capstone import x86_const as cs
 
-from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place
+from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place, load_descriptor
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import is_canonical
-from hvproto.processor.opcodes import has_forbidden_lock, is_refused
+from hvproto.processor.lookout import SYSTEM_LOADS
+from hvproto.processor.opcodes import has_forbidden_lock
 from hvproto.processor.paging import PAE, PHYSICAL_BITS, P, format_of
 from hvproto.processor.segments import (
     RPL_MASK,
@@ -37,15 +38,17 @@ from hvproto.processor.settings import (
     EFER_LMA,
     EFER_LME,
     EFER_MSR,
+    EFLAGS_VM,
     Setting,
 )
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
-INVALID, PROTECTION = 6, 13
+INVALID, STACK, PROTECTION = 6, 12, 13
 RAX, RCX, RDX = 0, 1, 2
 HIGH_HALF = 0xFFFF_FFFF_0000_0000
+PRIVILEGED = SYSTEM_LOADS | {cs.X86_INS_WRMSR}
 _CONTROL = {getattr(cs, f"X86_REG_CR{n}"): n for n in (0, 3, 4, 8)}
 _DEBUG = {getattr(cs, f"X86_REG_DR{n}"): n for n in range(8)}
 _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
@@ -53,7 +56,7 @@ _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
 
 
 def check(processor: Processor, instruction: Instruction) -> None:
-    """Raises `Raised` if the instruction faults. CPL is asked for by the engine before it does anything."""
+    """Raises `Raised` if the instruction faults, other than by its memory operand."""
     if has_forbidden_lock(instruction.code, wide=processor.code64):
         raise Raised(INVALID)
     if instruction.id == cs.X86_INS_MOV:
@@ -61,8 +64,12 @@ def check(processor: Processor, instruction: Instruction) -> None:
     elif instruction.id in (cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE):
         if instruction.operand_size == 8 and not is_canonical(instruction.read(instruction.operands[0], 8) or 0):
             raise Raised(PROTECTION, 0)
+    elif instruction.id not in PRIVILEGED:
+        return
+    elif instruction.id in (cs.X86_INS_LTR, cs.X86_INS_LLDT) and not _knows_descriptors(processor):
+        raise Raised(INVALID)
     elif processor.cpl != 0:
-        return  # all others of here are privileged
+        raise Raised(PROTECTION, 0)
     elif instruction.id == cs.X86_INS_WRMSR:
         _write_msr(processor)
     elif instruction.id in (cs.X86_INS_LTR, cs.X86_INS_LLDT):
@@ -71,14 +78,11 @@ def check(processor: Processor, instruction: Instruction) -> None:
         _load_table_register(processor, instruction)
 
 
-def check_undecoded(code: bytes) -> None:
-    """The same of an instruction that Capstone refuses and the engine executes. Raises `Raised`."""
-    if is_refused(code):
-        raise Raised(INVALID)
-
-
 def _move(processor: Processor, instruction: Instruction) -> None:
     target, source = instruction.operands[0], instruction.operands[1]
+    privileged = target.type == cs.X86_OP_REG and target.reg != cs.X86_REG_SS
+    if privileged and processor.cpl != 0:
+        raise Raised(PROTECTION, 0)
     if target.reg in _CONTROL and processor.cpl == 0:
         _write_control(processor, _CONTROL[target.reg], processor.register(instruction.name_of(source.reg)))
     elif target.type == cs.X86_OP_REG and target.reg == cs.X86_REG_SS:
@@ -91,6 +95,11 @@ def _move(processor: Processor, instruction: Instruction) -> None:
         if _DEBUG[target.reg] >= 4 and value & HIGH_HALF:
             raise Raised(PROTECTION, 0)
         processor.debug_registers_change()
+
+
+def _knows_descriptors(processor: Processor) -> bool:
+    """Whether this is protected mode proper: LLDT and LTR are invalid elsewhere (SDM vol. 2, LLDT)."""
+    return bool(processor.control(Setting.CR0) & CR0_PE) and not processor.eflags & EFLAGS_VM
 
 
 def _write_control(processor: Processor, number: int, value: int) -> None:
@@ -131,13 +140,20 @@ def _check_pdptes(processor: Processor, cr3: int) -> None:
 
 
 def _load_stack(processor: Processor, instruction: Instruction) -> None:
-    """In 64-bit code SS may be null, but at rings 0 to 2 and with the ring as RPL only (SDM vol. 2, MOV)."""
-    source = instruction.operands[1]
-    if not processor.code64 or source.type != cs.X86_OP_REG:
+    """Null is for rings 0 to 2 of 64-bit code only, with the ring as its RPL (SDM vol. 2, MOV)."""
+    target = processor.target()
+    selector = instruction.read(instruction.operands[1], 2)
+    if selector is None or not target.protected or target.eflags & EFLAGS_VM:
         return
-    selector = processor.register(instruction.name_of(source.reg)) & 0xFFFF
-    if selector & ~RPL_MASK == 0 and (processor.cpl == 3 or selector & RPL_MASK != processor.cpl):
-        raise Raised(PROTECTION, 0)
+    if selector & ~RPL_MASK == 0:
+        if not processor.code64 or target.cpl == 3 or selector & RPL_MASK != target.cpl:
+            raise Raised(PROTECTION, 0)
+        return
+    stack = load_descriptor(target, selector)
+    if stack.rpl != target.cpl or stack.dpl != target.cpl or not stack.is_writable_data:
+        raise Raised(PROTECTION, selector & ~RPL_MASK)
+    if not stack.present:
+        raise Raised(STACK, selector & ~RPL_MASK)
 
 
 def _write_msr(processor: Processor) -> None:

@@ -70,6 +70,12 @@ class Lookout:
             self.stale.append((address, size))
         return bool(found)
 
+    def forget(self, processor: Processor, address: int) -> None:
+        """There is another instruction now, or in this address space."""
+        self.planted.discard(address)
+        processor.engine.unwatch(address)
+        self.stale.append((address, 1))
+
     def watches_returns(self, processor: Processor) -> bool:
         """Whether an IRET may be one that the engine gets wrong: of a program, or back from a nested task."""
         return self.sees_returns or processor.cpl == 3

@@ -94,7 +94,6 @@ class NativeEngine(Engine):
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
             "store_byte": at.address_of("cpu_stb_mmuidx_ra_x86_64"),
-            "load_long": at.address_of("cpu_ldl_mmuidx_ra_x86_64"),
             "check_byte": at.address_of("helper_check_iob_x86_64"),
             "check_word": at.address_of("helper_check_iow_x86_64"),
             "check_long": at.address_of("helper_check_iol_x86_64"),

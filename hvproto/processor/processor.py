@@ -37,6 +37,7 @@ from hvproto.processor.engine import (
 )
 from hvproto.processor.exceptions import (
     DEBUG_VECTOR,
+    INVALID_OPCODE,
     NMI_VECTOR,
     Delivered,
     Event,
@@ -49,7 +50,7 @@ from hvproto.processor.explain import explained, is_premature
 from hvproto.processor.instruction import instruction_at
 from hvproto.processor.linear_memory import LinearMemory
 from hvproto.processor.live_target import LiveTarget
-from hvproto.processor.lookout import Lookout
+from hvproto.processor.lookout import Lookout, watched
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.opcodes import MAX_LENGTH
 from hvproto.processor.paging import PagingMode
@@ -90,6 +91,10 @@ _V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, Segmen
 
 def _raise(fault: Raised) -> None:
     raise fault
+
+
+def _nothing() -> None:
+    """Stop before the instruction at EIP, and then go on with it."""
 
 
 class Stop(Enum):
@@ -506,7 +511,8 @@ class Processor(LinearMemory):
                         return Stop.TRAP
                     if self._intervention is not None:
                         action, self._intervention = self._intervention, None
-                        self._do_instead(action)
+                        if action is not _nothing:
+                            self._do_instead(action)
                         continue
                     if hits and delivered == engine.delivered:
                         self._trap(hits)
@@ -598,11 +604,15 @@ class Processor(LinearMemory):
         return self._lookout.look(self, address, size)
 
     def watched(self, address: int) -> bool:
+        code = self.peek_some(address, MAX_LENGTH)
+        if address not in watched(self, code, address, returns=True)[:1]:
+            self._lookout.forget(self, address)
+            self._intervention = _nothing
+            return True
         instruction = instruction_at(self)
         try:
             if instruction is None:
-                guards.check_undecoded(self.peek_some(address, MAX_LENGTH))
-                return False
+                raise Raised(INVALID_OPCODE)
             guards.check(self, instruction)
         except Raised as fault:
             self._intervention = partial(_raise, fault)

@@ -14,7 +14,7 @@ from functools import cache
 import keystone
 
 from hvproto.processor import private_layout as at
-from hvproto.processor.segments import ACCESSED, PRESENT
+from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
     CR4_OSFXSR,
@@ -52,6 +52,8 @@ CTL_UC = 0xE8
 CTL_BLOCK_START = 0xF0  # linear address of the last block entered
 CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instruction breakpoints are
 CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
+CTL_SEEN_CODE = 0x108  # the selectors in CS and SS whose descriptors are known to be marked as accessed
+CTL_SEEN_STACK = 0x10C
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
@@ -67,8 +69,7 @@ def _plain_gate(control: str, vector: int) -> str:
     """To ``deliver`` if the engine's own delivery through this vector's gate is by the book, else to ``leave``.
 
     It knows no 16-bit gates (it takes the high word of their offsets for good), ends the process where the task
-    register holds nothing, lets virtual-8086 mode into rings 1 and 2, and doesn't mark the handler's segment as
-    accessed. R12 is the processor state.
+    register holds nothing, and lets virtual-8086 mode into rings 1 and 2. R12 is the processor state.
     """
     return f"""
     test dword ptr [r12 + {at.ENV_CR0}], 1
@@ -77,63 +78,58 @@ def _plain_gate(control: str, vector: int) -> str:
     jnz leave
     test dword ptr [r12 + {at.ENV_TR_FLAGS}], {PRESENT}
     jz leave
-    mov eax, dword ptr [{control} + {vector}]
-    mov ecx, 7
     test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jz short_entry
-    add eax, eax
-    mov ecx, 15
-short_entry:
+    jnz deliver
+    mov eax, dword ptr [{control} + {vector}]
     shl eax, 3
-    add ecx, eax
+    lea ecx, [rax + 7]
     cmp ecx, dword ptr [r12 + {at.ENV_IDT_LIMIT}]
     ja leave
-    mov esi, eax
-    add rsi, qword ptr [r12 + {at.ENV_IDT_BASE}]
-    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jnz entry_found
-    mov esi, esi
-entry_found:
-    mov r13, rsi
-    {_load("load_long", "r13 + 4")}
-    shr eax, 8
+    add eax, dword ptr [r12 + {at.ENV_IDT_BASE}]
+    {_load("load_byte", "rax + 5")}
     and eax, 0x1f
     cmp eax, 0x0e
     jb leave
     cmp eax, 0x0f
     ja leave
-    {_load("load_long", "r13")}
-    shr eax, 16
-    test eax, 4
-    jnz leave
-    and eax, 0xfff8
-    mov esi, eax
-    add rsi, qword ptr [r12 + {at.ENV_GDT_BASE}]
-    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jnz segment_found
-    mov esi, esi
-segment_found:
-    {_load("load_long", "rsi + 4")}
-    test eax, {ACCESSED}
-    jz leave
 """
 
 
-def _mark_stack() -> str:
-    """Set the accessed bit of the descriptor that SS was loaded from, which the engine's delivery doesn't do."""
+def _mark_segments() -> str:
+    """Set the accessed bits of the descriptors that CS and SS were loaded from, which the engine's delivery doesn't.
+
+    A selector that has been seen to is remembered until the next page walk, so that a stream of exceptions doesn't pay.
+    """
     return f"""
     test dword ptr [r12 + {at.ENV_CR0}], 1
     jz marked
-    mov eax, dword ptr [r12 + {at.ENV_SS_SELECTOR}]
+    {_mark("code", at.ENV_CS_SELECTOR, CTL_SEEN_CODE)}
+    {_mark("stack", at.ENV_SS_SELECTOR, CTL_SEEN_STACK)}
+marked:
+"""
+
+
+def _mark(name: str, selector: int, seen: int) -> str:
+    return f"""
+    mov eax, dword ptr [r12 + {selector}]
+    cmp eax, dword ptr [rbx + {seen}]
+    je {name}_marked
+    mov dword ptr [rbx + {seen}], eax
+    mov r13, qword ptr [r12 + {at.ENV_GDT_BASE}]
     test eax, 4
-    jnz marked
+    jz {name}_table
+    mov r13, qword ptr [r12 + {at.ENV_LDT_BASE}]
+{name}_table:
     and eax, 0xfff8
-    jz marked
-    mov r13d, eax
-    add r13, qword ptr [r12 + {at.ENV_GDT_BASE}]
+    jz {name}_marked
+    add r13, rax
+    test dword ptr [r12 + {at.ENV_SUMMARY}], {SUMMARY_LONG}
+    jnz {name}_found
+    mov r13d, r13d
+{name}_found:
     {_load("load_byte", "r13 + 5")}
     test al, 1
-    jnz marked
+    jnz {name}_marked
     movzx edx, al
     or edx, 1
     mov rdi, r12
@@ -142,7 +138,7 @@ def _mark_stack() -> str:
     xor r8d, r8d
     movabs rax, {{store_byte}}
     call rax
-marked:
+{name}_marked:
 """
 
 
@@ -280,7 +276,7 @@ deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
-    {_mark_stack()}
+    {_mark_segments()}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     movzx eax, byte ptr [rbx + {CTL_VECTOR}]
     inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
@@ -335,7 +331,7 @@ deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
-    {_mark_stack()}
+    {_mark_segments()}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
     jmp done
@@ -429,6 +425,7 @@ def _note(name: str, size: int, *, marks: bool = True) -> str:
 PAGE_WALK = f"""
     movabs rax, {{control}}
     mov dword ptr [rax + {CTL_NOT_CANONICAL}], 0
+    mov qword ptr [rax + {CTL_SEEN_CODE}], 0
     mov r11, qword ptr [rax + {CTL_WALK}]
     add r11, {WALK_SIZE}
     lea r10, [rax + {CTL_WALKS + WALK_COUNT * WALK_SIZE}]
