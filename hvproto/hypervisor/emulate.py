@@ -347,6 +347,9 @@ class Emulator:
     def _through_memory(self, operands: Operands, transfer: Callable[[Operands], None]) -> bool:
         if not is_far_through_memory(operands.instruction):
             return False
+        register = operands.segment(0)
+        if not self.cpu.can_read(register):
+            raise Raised(12 if register is SegmentRegister.SS else 13, 0)
         transfer(operands)
         return True
 

@@ -54,11 +54,14 @@ class Operands:
         memory = self._operands[index].mem
         mask = 0xFFFF if self.instruction.addr_size == 2 else 0xFFFF_FFFF
         offset: int = memory.disp + self._plain(memory.base) + self._plain(memory.index) * memory.scale & mask
+        return self._cpu.segment_base(self.segment(index)) + offset & 0xFFFF_FFFF
+
+    def segment(self, index: int) -> SegmentRegister:
+        """The segment register that a memory operand is read or written through."""
+        memory = self._operands[index].mem
         if memory.segment:
-            segment = SEGMENTS[int(memory.segment)]
-        else:
-            segment = SegmentRegister.SS if memory.base in _STACK_BASES else SegmentRegister.DS
-        return self._cpu.segment_base(segment) + offset & 0xFFFF_FFFF
+            return SEGMENTS[int(memory.segment)]
+        return SegmentRegister.SS if memory.base in _STACK_BASES else SegmentRegister.DS
 
     def _plain(self, register: int) -> int:
         return self.read_register(register) if register else 0

@@ -150,6 +150,12 @@ class VirtualCpu:
             return self.stack.base
         return self._processor.segment(register).base
 
+    def can_read(self, register: SegmentRegister) -> bool:
+        """Whether memory may be read through a segment register."""
+        special = {SegmentRegister.CS: self.code, SegmentRegister.SS: self.stack}
+        segment = special.get(register) or self._processor.segment(register)
+        return segment.present and segment.is_readable
+
     def data_selector(self, register: SegmentRegister) -> int:
         """The selector in ES, DS, FS or GS: the processor holds what the guest loaded."""
         return self._processor.segment(register).selector

@@ -19,7 +19,7 @@ def frames_of_the_hypervisor(stage: Stage) -> bytes:
 
 
 STACK_USERS = ("call 0x1b:0x120040", "mov [0x180000], esp\nmov dword ptr [0x180000], 0x120040\nmov word ptr [0x180004], 0x1b\n"
-               "call fword ptr [0x180000]", "retf", "iret", "retf 4", "push eax", "pushad", "enter 8, 2", "call eax")  # fmt: skip
+               "call fword ptr ss:[0x180000]", "retf", "iret", "retf 4", "push eax", "pushad", "enter 8, 2", "call eax")  # fmt: skip
 
 
 @pytest.mark.parametrize("text", STACK_USERS)
