@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
+from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import to_stdout
 from hvproto.machine.machine import Machine
@@ -16,11 +16,26 @@ DEFAULT_RAM = "16M"
 
 
 def boot(
+    context: typer.Context,
     kernel: Annotated[
-        str, typer.Argument(metavar="FILE", help="A kernel: assembly, ELF, multiboot or flat; or a bundled one's name.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A kernel: assembly, ELF, multiboot or flat; a bootable disk image; or a bundled kernel's name.",
+            show_default="the disk boots",
+        ),
+    ] = None,
     disk: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Image of its disk.", show_default="the built-in disk")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Image of a disk; the second one is the slave.", show_default="built in"),
+    ] = None,
+    write_disk: Annotated[
+        bool, typer.Option("--write-disk", help="Write to the disk image files, which otherwise never change.")
+    ] = False,
+    append: Annotated[str, typer.Option(metavar="TEXT", help="Command line for a multiboot kernel.")] = "",
+    module: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[=TEXT]", help="Module for a multiboot kernel, with its command line; repeatable."),
     ] = None,
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the machine, such as 64M.")] = DEFAULT_RAM,
     limit: Annotated[
@@ -32,7 +47,10 @@ def boot(
         typer.Option(metavar="ADDRESS", help="Where a flat image is loaded and entered.", show_default="0x100000"),
     ] = None,
 ) -> None:
-    """Boot a kernel alone on the bare machine, without any hypervisor.
+    """Boot a kernel or a disk alone on the bare machine, without any hypervisor.
+
+    A file whose first sector ends in 55 AA is a disk: the firmware enters its boot sector in real mode and serves
+    INT 10h, 13h, 15h and so on. Without FILE the first --disk boots.
 
     On stdout is what the kernel prints on COM1 and on port 0xe9, and nothing else. The exit status is 0 after a
     clean halt, 2*value+1 after a write of value to the debug exit port 0xf4, and 1 when the kernel comes to grief.
@@ -40,15 +58,25 @@ def boot(
     \b
     Examples:
       hvproto boot guest                     a bundled kernel
-      hvproto boot kernel.elf --ram 64M
+      hvproto boot kernel.elf --ram 64M --append "debug" --module initrd.img
+      hvproto boot system.img                a disk image; or: hvproto boot --disk system.img
       hvproto boot loader.bin --at 0x7c00 --limit 1000000
     """
+    if kernel is None and not disk:
+        raise typer.BadParameter("give a kernel, a disk image or --disk", context)
     ram_size = parse_ram(ram)
-    image = open_kernel(kernel, at)
-    disk_contents = open_disk(disk)
-    require_ram(image, ram_size)
-    machine = Machine(ram_size, disk_contents, on_serial=to_stdout, on_debug=to_stdout)
-    machine.load(image)
+    image = None if kernel is None else open_kernel(kernel, at)
+    options = boot_options(append, module or [])
+    require_use(image, options, at)
+    disks = open_disks(image, disk or [], write=write_disk)
+    if image is not None:
+        require_ram(image, ram_size)
+    first, second = [*disks, None, None][:2]
+    machine = Machine(ram_size, first, second_disk=second, on_serial=to_stdout, on_debug=to_stdout)
+    if image is None or image.kind == "disk":
+        machine.boot_disk(image)
+    else:
+        machine.load(image, options)
     with interruptible(machine.processor.engine):
         status = machine.run(limit)
     raise typer.Exit(status)

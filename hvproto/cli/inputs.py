@@ -7,11 +7,14 @@ from pathlib import Path
 from hvproto import bundled
 from hvproto.addresses import GPA
 from hvproto.errors import BadInput, ImageError
-from hvproto.images.flat import FLAT_ADDRESS
 from hvproto.images.image import Image
-from hvproto.images.load import check_fits, load_image
+from hvproto.images.load import check_fits, load_image, read_file
+from hvproto.images.multiboot_info import BootOptions, Module
+from hvproto.machine.disk_backend import FileBackend, ImageBackend, SectorBackend
 from hvproto.machine.disk_image import read_disk
 from hvproto.machine.ram import Ram, parse_size
+
+MOST_DISKS = 2
 
 
 def open_kernel(name: str, at: str | None = None) -> Image:
@@ -19,7 +22,7 @@ def open_kernel(name: str, at: str | None = None) -> Image:
 
     ``at`` is where a flat image goes. Raises ImageError, and BadInput for an address that can't be one.
     """
-    image = load_image(_path_of(name), FLAT_ADDRESS if at is None else parse_address(at))
+    image = load_image(_path_of(name), None if at is None else parse_address(at))
     if at is not None and image.kind != "flat":
         raise BadInput(f"{name}: --at is for flat images; this one is {image.kind} and says itself where it goes")
     return image
@@ -54,6 +57,45 @@ def require_ram(image: Image, ram_size: int) -> None:
 def open_disk(name: str | None) -> bytes | None:
     """The contents of a disk image file; None, which means the built-in disk, without a name. Raises ImageError."""
     return None if name is None else read_disk(name)
+
+
+def open_disks(kernel: Image | None, names: list[str], *, write: bool) -> list[SectorBackend]:
+    """The disks of a machine: the one that it boots from if ``kernel`` is that, then those named; two at most.
+
+    ``write``: what is written goes to their files. Raises ImageError, and BadInput for disks that can't be together.
+    """
+    names = list(names)
+    disks: list[SectorBackend] = []
+    if kernel is not None and kernel.kind == "disk":
+        if not write:
+            disks.append(ImageBackend(kernel.disk))
+        elif kernel.disk_is_file:
+            names.insert(0, kernel.path)
+        else:
+            raise BadInput(f"{kernel.path}: --write-disk is for disk images; this one is assembled each time anew")
+    if len(disks) + len(names) > MOST_DISKS:
+        raise BadInput(f"{len(disks) + len(names)} disks are too many: there are a master and a slave")
+    if write and len({Path(name).resolve() for name in names}) < len(names):
+        raise BadInput(f"{names[0]}: the same file can't be both disks when they are written to")
+    return disks + [FileBackend(name) if write else ImageBackend(read_disk(name)) for name in names]
+
+
+def boot_options(append: str, modules: list[str]) -> BootOptions:
+    """The command line, and the modules from ``FILE`` or ``FILE=command line``. Raises BadInput and ImageError."""
+    return BootOptions(append, tuple(_module(text) for text in modules))
+
+
+def require_use(image: Image | None, options: BootOptions, at: str | None) -> None:
+    """Raises BadInput for options that nobody would look at: a disk boots itself, and gets no command line."""
+    if image is None or image.kind == "disk":
+        for name, given in (("--append", options.command_line), ("--module", options.modules), ("--at", at)):
+            if given:
+                raise BadInput(f"{name} is for kernels; a disk boots by itself")
+
+
+def _module(text: str) -> Module:
+    name, equals, line = text.partition("=")
+    return Module(name, read_file(name, "a module"), line if equals else Path(name).name)
 
 
 def parse_address(text: str) -> GPA:

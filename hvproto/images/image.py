@@ -10,7 +10,7 @@ from typing import Literal
 
 from hvproto.addresses import GPA
 
-ImageKind = Literal["assembly", "elf32", "elf64", "multiboot", "flat"]
+ImageKind = Literal["assembly", "elf32", "elf64", "multiboot", "flat", "disk"]
 
 NAME_REACH = 0x10000
 """How far behind a symbol an address may lie and still be named after it, in bytes."""
@@ -107,7 +107,8 @@ class Image:
     """A kernel ready to be put into memory.
 
     ``entry`` is where execution begins; ``lines`` maps the first address of each assembled statement to
-    its source; ``constants`` are the ``.equ`` values of an assembled source, which name no address.
+    its source; ``constants`` are the ``.equ`` values of an assembled source, which name no address. ``disk`` is the
+    whole contents of an image of kind "disk", whose only segment is its boot sector.
     """
 
     path: str
@@ -117,6 +118,12 @@ class Image:
     symbols: Symbols = field(default_factory=Symbols)
     lines: Mapping[int, SourceLine] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
+    disk: bytes = field(default=b"", repr=False)
+
+    @property
+    def disk_is_file(self) -> bool:
+        """Whether the contents of the disk are those of the file itself, not assembled from it."""
+        return self.kind == "disk" and not self.lines
 
     def line_at(self, address: int) -> SourceLine | None:
         """The source of the statement that begins at ``address``, None inside statements and outside the image."""

@@ -33,13 +33,14 @@ class Board:
         on_debug: Callable[[int], None],
         on_exit: Callable[[int], None],
         on_interrupt: Callable[[], None],
+        second_disk: SectorBackend | None = None,
     ) -> None:
         self.clock = clock
         self.ports = PortBus()
         self.pic = Pic8259Pair(on_interrupt)
         self.pit = Pit8254(clock, self.pic.line(TIMER_IRQ))
         self.uart = Uart16550A(on_serial, self.pic.line(SERIAL_IRQ))
-        self.disk = AtaDisk(disk, self.pic.line(DISK_IRQ))
+        self.disk = AtaDisk(disk, self.pic.line(DISK_IRQ), second_disk)
         self.debug_console = DebugConsole(on_debug)
         self.debug_exit = DebugExit(on_exit)
         for device in (self.pic, self.pit, self.uart, self.disk, self.debug_console, self.debug_exit):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hvproto.addresses import GPA
+from hvproto.errors import ImageError
 from hvproto.images.image import Image
 from hvproto.images.load import check_fits
-from hvproto.images.multiboot import build_info
+from hvproto.images.multiboot_info import BootOptions, build_info, place_modules
 from hvproto.processor.segments import Segment, TableRegister, encode_descriptor, flat
 
 BOOT_MAGIC = 0x2BADB002
@@ -31,16 +32,25 @@ class BootState:
     gdtr: TableRegister
 
 
-def load_kernel(image: Image, memory_size: int, write: Callable[[GPA, bytes], None]) -> BootState:
+def load_kernel(
+    image: Image,
+    memory_size: int,
+    write: Callable[[GPA, bytes], None],
+    options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+) -> BootState:
     """Put an image, its multiboot information and the loader's GDT into memory through ``write``.
 
-    Raises ImageError if the image doesn't fit into ``memory_size`` bytes.
+    ``options`` are what the kernel is to be told, and the modules, which go behind it. Raises ImageError if the image
+    and they don't fit into ``memory_size`` bytes, or if it is a disk, which needs a firmware to boot it.
     """
+    if image.kind == "disk":
+        raise ImageError(image.path, "a disk image is no kernel: only the bare machine boots it, with hvproto boot")
     check_fits(image, memory_size)
     for segment in image.segments:
         write(GPA(segment.address), segment.data + bytes(segment.size - len(segment.data)))
-    info = build_info(memory_size)
-    for segment in info.segments:
+    modules = place_modules(image, options.modules, memory_size)
+    info = build_info(memory_size, options.command_line, modules=modules)
+    for segment in (*(module.segment for module in modules), *info.segments):
         write(GPA(segment.address), segment.data)
     gdt = struct.pack("<QQQ", 0, encode_descriptor(BOOT_CODE), encode_descriptor(BOOT_DATA))
     write(BOOT_GDT, gdt)

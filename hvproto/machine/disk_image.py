@@ -28,19 +28,32 @@ def _sector(number: int) -> bytes:
     return text + bytes((number * 6 + offset) % 251 for offset in range(len(text), SECTOR_SIZE))
 
 
-def read_disk(path: str | os.PathLike[str]) -> bytes:
-    """The contents of a disk image file. Raises ImageError if it is missing, empty, unreadable or not a plain file."""
-    name = os.fspath(path)
+def check_disk_file(name: str) -> None:
+    """Raises ImageError unless there is a plain file of that name."""
     try:
         # A device or a pipe might never end.
         if not stat.S_ISREG(Path(name).stat().st_mode):
             raise ImageError(name, "a disk image must be a regular file")
-        data = Path(name).read_bytes()
     except FileNotFoundError:
         raise ImageError(name, "no such disk image") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageError(name, f"the disk image can't be read: {reason}") from None
+        raise disk_error(name, error, "read") from None
+
+
+def disk_error(name: str, error: OSError | ValueError, done: str) -> ImageError:
+    """The error that says why a disk image can't be read, or written."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ImageError(name, f"the disk image can't be {done}: {reason}")
+
+
+def read_disk(path: str | os.PathLike[str]) -> bytes:
+    """The contents of a disk image file. Raises ImageError if it is missing, empty, unreadable or not a plain file."""
+    name = os.fspath(path)
+    check_disk_file(name)
+    try:
+        data = Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise disk_error(name, error, "read") from None
     if not data:
         raise ImageError(name, "the disk image is empty")
     return data

@@ -14,13 +14,17 @@ from unicorn import UcError
 from hvproto.addresses import GPA
 from hvproto.errors import EngineError, LimitReached, NoMemory, RunError, TripleFault, Where, World
 from hvproto.images.image import Image
-from hvproto.machine.ata import ImageBackend
+from hvproto.images.multiboot_info import BootOptions
+from hvproto.machine.ata import DATA_PORT
+from hvproto.machine.bios.bios import Bios
 from hvproto.machine.board import Board
 from hvproto.machine.boot import load_kernel
 from hvproto.machine.clock import Clock
 from hvproto.machine.ctrl_c import deferred_ctrl_c
+from hvproto.machine.disk_backend import ImageBackend, SectorBackend
 from hvproto.machine.disk_image import bundled_disk
 from hvproto.machine.ram import MIB, Ram
+from hvproto.machine.string_input import take_many
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Processor, Stop
@@ -43,8 +47,9 @@ class Machine:
     def __init__(
         self,
         ram_size: int = DEFAULT_RAM,
-        disk: bytes | None = None,
+        disk: bytes | SectorBackend | None = None,
         *,
+        second_disk: bytes | SectorBackend | None = None,
         world: World = World.GUEST,
         engine: str | None = None,
         on_serial: Callable[[int], None] | None = None,
@@ -61,7 +66,8 @@ class Machine:
         # The parts call the machine without holding it: it goes, with its RAM, as soon as nobody has it any more.
         me = weakref.proxy(self)
         self.clock = Clock(lambda: me.processor.now)
-        backend = ImageBackend(bundled_disk() if disk is None else disk)
+        backend = _backend(bundled_disk() if disk is None else disk)
+        second_backend = None if second_disk is None else _backend(second_disk)
         self.disk_sectors = backend.sectors
         self.board = Board(
             self.clock,
@@ -70,7 +76,11 @@ class Machine:
             on_debug=lambda byte: me._emit(me.debug_output, byte),
             on_exit=lambda value: me._on_exit(value),
             on_interrupt=lambda: me.processor.request_stop(),
+            second_disk=second_backend,
         )
+        self.disks = [backend] if second_backend is None else [backend, second_backend]
+        self.bios: Bios | None = None
+        """The firmware, once `boot_disk` has brought it in."""
         self.extra_ports: dict[int, Callable[[int], int]] = {}
         self.processor.ports = me
 
@@ -91,6 +101,10 @@ class Machine:
 
     def read(self, port: int, size: int) -> int:
         """IN: what the board answers."""
+        if port == DATA_PORT and size > 1:
+            value = take_many(self.processor, self.board.disk, size)
+            if value is not None:
+                return value
         return self.board.ports.read(port, size)
 
     def write(self, port: int, size: int, value: int) -> None:
@@ -105,14 +119,28 @@ class Machine:
 
     # -- running -----------------------------------------------------------------------------
 
-    def load(self, image: Image) -> None:
-        """Load a kernel and set the processor to its first instruction. Raises ImageError."""
+    def boot_disk(self, image: Image | None = None) -> None:
+        """Have the firmware boot from the first disk: its boot sector is entered in real mode, at 0:7C00.
+
+        ``image`` gives names to addresses in messages. A disk without a boot sector ends with words on the screen.
+        """
+        if image is not None:
+            self.images[self.world] = image
+        self.exit_value = None
+        self.bios = Bios(self.processor, self.board, self.disks)
+        self.bios.start()
+
+    def load(self, image: Image, options: BootOptions = BootOptions()) -> None:  # noqa: B008 - it can't change
+        """Load a kernel and set the processor to its first instruction. Raises ImageError.
+
+        ``options`` are the multiboot command line and modules.
+        """
         view = self.ram.view
 
         def write(address: GPA, data: bytes) -> None:
             view[address : address + len(data)] = data
 
-        state = load_kernel(image, self.ram.size, write)
+        state = load_kernel(image, self.ram.size, write, options)
         self.images[self.world] = image
         self.exit_value = None
         processor = self.processor
@@ -226,11 +254,19 @@ class Machine:
                 check_ctrl_c()
                 if self.exit_value is not None:
                     return (2 * self.exit_value + 1) & 0xFF
-                if stop is Stop.HALT and not self.wait_for_interrupt(end):
+                if stop is Stop.HALT and not self._served() and not self.wait_for_interrupt(end):
                     return 0
                 self.check_limit(end)
+
+    def _served(self) -> bool:
+        """Whether the HLT was the entry of a service of the firmware, which has now been performed."""
+        return self.bios is not None and self.bios.serve()
 
     def check_limit(self, limit: int) -> None:
         """Raise LimitReached once virtual time has come to ``limit``."""
         if self.processor.now >= limit:
             raise LimitReached(self.where(), limit)
+
+
+def _backend(disk: bytes | SectorBackend) -> SectorBackend:
+    return ImageBackend(disk) if isinstance(disk, bytes | bytearray) else disk

@@ -74,7 +74,11 @@ class Uart16550A:
         match register:
             case 0:
                 self._fill()
-                return self._fifo.popleft() if self._fifo else 0
+                value = self._fifo.popleft() if self._fifo else 0
+                # Bytes don't really come at once: between two of them the interrupt goes away and comes again, which
+                # makes an edge. A program that reads one byte per interrupt needs it.
+                self._irq(False)
+                return value
             case 1:
                 return self._enabled
             case 2:

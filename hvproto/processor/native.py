@@ -80,6 +80,8 @@ class NativeEngine(Engine):
         self._delivering = ctypes.c_uint32.from_address(control + thunks.CTL_DELIVERING)
         self._left = ctypes.c_uint32.from_address(control + thunks.CTL_LEFT)
         self._until_open = ctypes.c_uint32.from_address(control + thunks.CTL_UNTIL_OPEN)
+        self.only_slow = ctypes.c_uint32.from_address(control + thunks.CTL_ONLY_SLOW)
+        self.fast_count = ctypes.c_uint64.from_address(control + thunks.CTL_FAST_COUNT)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + thunks.CTL_COUNTS)
 
     def _install_thunks(self) -> None:
@@ -93,6 +95,9 @@ class NativeEngine(Engine):
             "page_walk": at.address_of("x86_cpu_tlb_fill_x86_64"),
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
+            "compute_flags": at.address_of("helper_cc_compute_all_x86_64"),
+            "sync_bounds": at.address_of("cpu_sync_bndcs_hflags_x86_64"),
+            "invalidate": at.address_of("tb_invalidate_phys_page_fast_x86_64"),
             "store_byte": at.address_of("cpu_stb_mmuidx_ra_x86_64"),
             "check_byte": at.address_of("helper_check_iob_x86_64"),
             "check_word": at.address_of("helper_check_iow_x86_64"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
 import sys
 from functools import cache
@@ -16,6 +17,7 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
+from hvproto.processor.settings import EFLAGS_DF
 from hvproto.processor.state import StateLayout
 
 VERSION = "2.1.4"
@@ -29,15 +31,30 @@ CPU_TLB_FILL = (0xA758, 0xA760)
 ENV_REGS = 0x00
 ENV_EIP = 0x80
 ENV_EFLAGS = 0x88
+ENV_ESP = 4 * 8
+ENV_CC_DST = 144
+ENV_CC_SRC = 152
+ENV_CC_SRC2 = 160
 ENV_CC_OP = 168
+ENV_DF = 172
 ENV_SUMMARY = 0xB0
 ENV_SEGMENTS = 0xB8
+ENV_ES_BASE = ENV_SEGMENTS + 8
 ENV_CS_SELECTOR = ENV_SEGMENTS + 24
+ENV_CS_BASE = ENV_CS_SELECTOR + 8
+ENV_CS_LIMIT = ENV_CS_SELECTOR + 16
+ENV_CS_FLAGS = ENV_CS_SELECTOR + 20
 ENV_SS_SELECTOR = ENV_SEGMENTS + 2 * 24
-ENV_CS_BASE = ENV_SEGMENTS + 24 + 8
+ENV_SS_BASE = ENV_SS_SELECTOR + 8
+ENV_SS_LIMIT = ENV_SS_SELECTOR + 16
+ENV_SS_FLAGS = ENV_SS_SELECTOR + 20
+ENV_DS_BASE = ENV_SEGMENTS + 3 * 24 + 8
 ENV_LDT_BASE = 328 + 8
+ENV_TR_BASE = 352 + 8
+ENV_TR_LIMIT = 352 + 16
 ENV_TR_FLAGS = 352 + 20
 ENV_GDT_BASE = 376 + 8
+ENV_GDT_LIMIT = 376 + 16
 ENV_IDT_BASE = 400 + 8
 ENV_IDT_LIMIT = 400 + 16
 ENV_CR0 = 0x1A8
@@ -52,6 +69,23 @@ ENV_END_RESET = 0x15C0
 CONTEXT_HEADER = 0x28
 SUPERVISOR_WALK = 2
 """The engine's index of supervisor accesses that SMAP doesn't restrict."""
+
+SUMMARY_SMAP = 1 << 23
+
+# The engine's TLB lies before the state: here, for supervisor accesses. (linear >> shift) & mask is an entry's offset.
+ENV_TLB_RAM = -0x50
+"""A table of 16 bytes an entry that begin with what makes of a linear address a place in its numbering of RAM."""
+ENV_TLB_MASK = -0x20
+ENV_TLB_TABLE = -0x18
+TLB_ENTRY_SHIFT = 6
+TLB_INDEX_SHIFT = 12 - TLB_ENTRY_SHIFT
+TLB_READ = 0x00
+TLB_WRITE = 0x08
+"""Of an entry: the linear address of the page, with bits set below it if an access isn't a plain one."""
+TLB_ADDEND = 0x20
+"""... and what makes of a linear address one in our memory."""
+TLB_NOTDIRTY = 1 << 10
+"""Of TLB_WRITE: a plain access, but there may be translated code."""
 
 LAYOUT = StateLayout(
     summary=ENV_SUMMARY,
@@ -82,11 +116,14 @@ def self_check() -> str | None:
         return f"it is written for Unicorn {VERSION}, this is {unicorn.__version__}"
     try:
         walk = address_of("x86_cpu_tlb_fill_x86_64")
-        address_of("x86_cpu_do_interrupt_x86_64")
+        for name in ("x86_cpu_do_interrupt", "tb_invalidate_phys_page_fast", "helper_cc_compute_all"):
+            address_of(f"{name}_x86_64")
     except AttributeError:
         return "this build of Unicorn does not export its interrupt delivery"
+    ram = mmap.mmap(-1, 2 * _PAGE)
+    host = ctypes.addressof(ctypes.c_char.from_buffer(ram))
     uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
-    uc.mem_map(0, 0x1000)
+    uc.mem_map_ptr(_PAGE, len(ram), uc_const.UC_PROT_ALL, host)
     size = uclib.uc_context_size(uc._uch)
     if size != CONTEXT_HEADER + ENV_END_RESET:
         return f"the processor state is {size} bytes long, not {CONTEXT_HEADER + ENV_END_RESET}"
@@ -100,4 +137,33 @@ def self_check() -> str | None:
         return "a magic value written to RIP isn't where it should be"
     if ctypes.c_uint64.from_address(cpu + CPU_TLB_FILL[0]).value != walk:
         return "the engine's page walk isn't where it should be"
+    return _check_fast_delivery(uc, host)
+
+
+_PAGE = 0x1000
+_PROBE = b"\x8a\x06\x88\x06\xfd\x38\xe0\xf4"
+"""mov al, [rsi]; mov [rsi], al; std; cmp al, ah; hlt"""
+
+
+def _check_fast_delivery(uc: Any, host: int) -> str | None:
+    """Whether what the fast delivery needs is where it should be: the TLB, and the parts of the flags register."""
+    data = 2 * _PAGE
+    uc.mem_write(_PAGE, _PROBE)
+    uc.reg_write(x86_const.UC_X86_REG_RSI, data)
+    uc.reg_write(x86_const.UC_X86_REG_RAX, 0x100)  # 0 - 1: CF, PF, AF and SF
+    uc.emu_start(_PAGE, 0)
+    _, env = places(uc)
+    read = ctypes.c_uint64.from_address
+    index = data >> TLB_INDEX_SHIFT & read(env + ENV_TLB_MASK).value
+    entry = read(env + ENV_TLB_TABLE).value + index
+    in_ram = read(env + ENV_TLB_RAM).value + (index >> TLB_ENTRY_SHIFT - 4)
+    found = [read(entry + field).value for field in (TLB_READ, TLB_WRITE, TLB_ADDEND)] + [read(in_ram).value]
+    if found != [data, data | TLB_NOTDIRTY, host - _PAGE, -_PAGE & (1 << 64) - 1]:
+        return "the engine's TLB isn't what it should be"
+    operands = [read(env + field) for field in (ENV_CC_DST, ENV_CC_SRC, ENV_CC_SRC2)]
+    operation = ctypes.c_int.from_address(env + ENV_CC_OP)
+    compute = uclib.helper_cc_compute_all_x86_64
+    flags = compute(*operands, operation) | ctypes.c_int.from_address(env + ENV_DF).value & EFLAGS_DF
+    if flags != 0x95 | EFLAGS_DF:
+        return "the engine's flags aren't where they should be"
     return None

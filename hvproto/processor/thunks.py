@@ -1,8 +1,9 @@
 """The machine code that Unicorn calls in a run instead of Python, in assembly: hooks of the native engine.
 
 With no Python frame on the stack, a nested fault may longjmp over them safely; and an exception from ring 3 to ring 0
-and its IRET cost less than one empty Python hook. What the engine's own delivery doesn't do by the book, and what needs
-a look at the instruction, a thunk *leaves*: it stops the engine before anything has changed, and Python delivers.
+and its IRET cost about an empty Python hook's time: 1.2 with the engine's own delivery, 0.6 where `fast_delivery` takes
+its place. What the engine doesn't do by the book, and what needs a look at the instruction, a thunk *leaves*: it stops
+the engine before anything has changed, and Python delivers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 import keystone
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.fast_delivery import fast_delivery
 from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
@@ -54,6 +56,9 @@ CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instru
 CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
 CTL_SEEN_CODE = 0x108  # the selectors in CS and SS whose descriptors are known to be marked as accessed
 CTL_SEEN_STACK = 0x10C
+CTL_SCRATCH = 0x110  # for the fast delivery, which ...
+CTL_ONLY_SLOW = 0x114  # ... this switches off,
+CTL_FAST_COUNT = 0x118  # ... and this counts
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
@@ -156,10 +161,22 @@ def _load(function: str, address: str) -> str:
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
 # (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
+_FAST = fast_delivery(
+    uc=CTL_UC,
+    vector=CTL_VECTOR,
+    length=CTL_LENGTH,
+    error=CTL_ERROR,
+    scratch=CTL_SCRATCH,
+    switch=CTL_ONLY_SLOW,
+    count=CTL_FAST_COUNT,
+)
+
 INTERRUPT = f"""
     push rbx
     push r12
     push r13
+    push r14
+    push r15
     mov rbx, rdx
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
@@ -271,15 +288,20 @@ rewind:
     sub qword ptr [r12 + {at.ENV_EIP}], rcx
 
 look_at_gate:
+    {_FAST}
+slow:
     {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
     {_mark_segments()}
+delivered:
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     movzx eax, byte ptr [rbx + {CTL_VECTOR}]
     inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
+    pop r15
+    pop r14
     pop r13
     pop r12
     pop rbx
@@ -287,6 +309,8 @@ deliver:
 leave:
     mov dword ptr [rbx + {CTL_LEFT}], 1
     mov rdi, qword ptr [rbx + {CTL_UC}]
+    pop r15
+    pop r14
     pop r13
     pop r12
     pop rbx
@@ -298,6 +322,8 @@ INVALID = f"""
     push rbx
     push r12
     push r13
+    push r14
+    push r15
     mov rbx, rsi
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
@@ -326,12 +352,15 @@ scan:
     cmp eax, 0xf1
     je leave
     or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
+    {_FAST}
+slow:
     {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{do_interrupt}}
     call rax
     {_mark_segments()}
+delivered:
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     inc dword ptr [rbx + {CTL_COUNTS + 6 * 4}]
     jmp done
@@ -344,6 +373,8 @@ leave:
     call rax
 done:
     mov eax, 1
+    pop r15
+    pop r14
     pop r13
     pop r12
     pop rbx
@@ -565,7 +596,7 @@ class CodePage:
     """Executable memory with thunks in it; it must outlive the engine that calls them."""
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._page = mmap.mmap(-1, 8192, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._free = 0
 

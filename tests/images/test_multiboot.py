@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hvproto.addresses import GPA
 from hvproto.errors import ImageError
-from hvproto.images.multiboot import addressed_image, build_info, find_header
+from hvproto.images.multiboot import addressed_image, find_header
+from hvproto.images.multiboot_info import build_info
 
 MAGIC = 0x1BADB002
 
@@ -110,13 +111,13 @@ def test_information_says_what_the_machine_has(ram_size: int, line: str) -> None
         return segment.data[address - 0xA000 :].split(b"\0")[0].decode()
 
     assert word(0xA000) == 1 << 0 | 1 << 2 | 1 << 6 | 1 << 9
-    assert (word(0xA004), word(0xA008)) == (636, (ram_size - 0x100000) >> 10)
+    assert (word(0xA004), word(0xA008)) == (639, (ram_size - 0x100000) >> 10)
     assert (string(word(0xA010)), string(word(0xA040))) == (line, "loader")
     entries, at = [], word(0xA030)
     while at < word(0xA030) + word(0xA02C):
         entries.append(struct.unpack_from("<QQI", segment.data, at + 4 - 0xA000))
         at += word(at) + 4
-    assert entries == [(0, 0x9F000, 1), (0x9F000, 0x61000, 2), (0x100000, ram_size - 0x100000, 1)]
+    assert entries == [(0, 0x9FC00, 1), (0x9FC00, 0x400, 2), (0xF0000, 0x10000, 2), (0x100000, ram_size - 0x100000, 1)]
 
 
 @pytest.mark.parametrize("arguments", [(0x9000, ""), (1 << 20, "a" * 5000), (1 << 20, "a\0b")])

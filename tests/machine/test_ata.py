@@ -196,7 +196,7 @@ def test_commands_with_nothing_to_do(command: int) -> None:
     assert bench[STATUS] == READY
 
 
-@pytest.mark.parametrize("command", [0x00, 0x08, 0xA1, 0xC4, 0xC6, 0xFF])
+@pytest.mark.parametrize("command", [0x00, 0x08, 0xA1, 0xC4, 0xC5, 0xC8, 0xFF])
 def test_unknown_commands_are_aborted(command: int) -> None:
     bench = Bench()
     bench.command(command)

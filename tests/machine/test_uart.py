@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hvproto.machine.ports import PortBus
 from hvproto.machine.uart import COM1, Uart16550A
+from tests.support.kernels import booted
 
 DATA, IER, IIR, FCR, LCR, MCR, LSR, MSR, SCR = 0, 1, 2, 2, 3, 4, 5, 6, 7
 
@@ -103,6 +104,59 @@ def test_received_data_interrupt(code: int, trigger: int) -> None:
         assert bench[IIR] == (0xC4 if count >= trigger else 0xCC)
     bench.read_all()
     assert (bench.irq, bench[IIR]) == (False, 0xC1)
+
+
+@pytest.mark.parametrize("fifo", [0x00, 0x01, 0xC1])
+def test_each_byte_read_makes_an_edge_for_the_next(fifo: int) -> None:
+    bench = Bench()
+    bench[FCR], bench[IER], bench[MCR] = fifo, 1, 0x08
+    bench.uart.receive(b"abc")
+    for edges, byte in enumerate(b"abc", 1):
+        assert (bench.edges, bench.irq) == (edges, True)
+        assert bench[DATA] == byte
+    assert not bench.irq
+
+
+@pytest.mark.parametrize("fifo", [0x00, 0x01, 0xC1])
+def test_a_kernel_that_reads_one_byte_per_interrupt(engine: str, fifo: int) -> None:
+    machine = booted(
+        engine,
+        f"""
+        GATE 0x24, byte, 0x8e00
+        mov al, 0xef
+        out 0x21, al
+        mov dx, 0x3fa
+        mov al, {fifo}
+        out dx, al
+        mov dx, 0x3fc
+        mov al, 8
+        out dx, al
+        mov dx, 0x3f9
+        mov al, 1
+        out dx, al
+again:  sti
+        hlt
+        cmp byte ptr [seen], '!'
+        jne again
+        mov al, 0
+        out 0xf4, al
+        jmp $
+byte:   push eax
+        push edx
+        mov dx, 0x3f8
+        in al, dx
+        mov [seen], al
+        out 0xe9, al
+        mov al, 0x20
+        out 0x20, al
+        pop edx
+        pop eax
+        iretd
+""",
+    )
+    machine.board.uart.receive(b"one after the other!")
+    assert machine.run(10_000_000) == 1
+    assert machine.debug_output == b"one after the other!"
 
 
 def test_without_fifo_there_is_no_time_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tools.oracle import document
 from tools.oracle import layout as at
 from tools.oracle.case import Case, at_end
 from tools.oracle.compare import described, differing, judge
@@ -110,3 +111,8 @@ def test_what_a_record_does_not_have_is_refused() -> None:
         build([Case("made-up/two", "nop", settings={"r8": 1})], Mode.LEGACY)
     with pytest.raises(ValueError, match="too long"):
         build([Case("made-up/three", ".rept 4096\nnop\n.endr")], Mode.LEGACY)
+
+
+def test_the_document_lists_the_deviations() -> None:
+    text = document.DOCUMENT.read_text("utf-8")
+    assert document.document(text) == text, "bring it up to date: python -m tools.oracle.document --write"
