@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hvproto.machine.ata import AtaDisk, SectorBackend
 from hvproto.machine.clock import Clock
 from hvproto.machine.debug import DebugConsole, DebugExit
-from hvproto.machine.pic import Pic8259Pair
+from hvproto.machine.interrupts import InterruptRouter
 from hvproto.machine.pit import Pit8254
 from hvproto.machine.ports import PortBus
 from hvproto.machine.uart import Uart16550A
@@ -33,14 +33,16 @@ class Board:
         on_debug: Callable[[int], None],
         on_exit: Callable[[int], None],
         on_interrupt: Callable[[], None],
+        on_nmi: Callable[[], None] = lambda: None,
         second_disk: SectorBackend | None = None,
     ) -> None:
         self.clock = clock
         self.ports = PortBus()
-        self.pic = Pic8259Pair(on_interrupt)
-        self.pit = Pit8254(clock, self.pic.line(TIMER_IRQ))
-        self.uart = Uart16550A(on_serial, self.pic.line(SERIAL_IRQ))
-        self.disk = AtaDisk(disk, self.pic.line(DISK_IRQ), second_disk)
+        self.interrupts = InterruptRouter(clock, on_interrupt, on_nmi)
+        self.pic = self.interrupts.pic
+        self.pit = Pit8254(clock, self.interrupts.line(TIMER_IRQ))
+        self.uart = Uart16550A(on_serial, self.interrupts.line(SERIAL_IRQ))
+        self.disk = AtaDisk(disk, self.interrupts.line(DISK_IRQ), second_disk)
         self.debug_console = DebugConsole(on_debug)
         self.debug_exit = DebugExit(on_exit)
         for device in (self.pic, self.pit, self.uart, self.disk, self.debug_console, self.debug_exit):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from unicorn import UcError
 
 from hvproto.addresses import GPA
-from hvproto.errors import EngineError, LimitReached, NoMemory, RunError, TripleFault, Where, World
+from hvproto.errors import EngineError, LimitReached, MachineError, NoMemory, RunError, TripleFault, Where, World
 from hvproto.images.image import Image
 from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.ata import DATA_PORT
@@ -23,7 +23,9 @@ from hvproto.machine.clock import Clock
 from hvproto.machine.ctrl_c import deferred_ctrl_c
 from hvproto.machine.disk_backend import ImageBackend, SectorBackend
 from hvproto.machine.disk_image import bundled_disk
+from hvproto.machine.platform import Platform, put_tables
 from hvproto.machine.ram import MIB, Ram
+from hvproto.machine.screen import Screen
 from hvproto.machine.string_input import take_many
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
@@ -33,6 +35,8 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
+LOOK_INTERVAL = 100_000
+"""How often `Machine.run_until` looks at the screen, in cycles: about a millisecond of virtual time."""
 IDLE_EVENTS = 32
 """After how many events without an interrupt a halted processor is taken to sleep for ever: a masked timer's, say."""
 
@@ -76,8 +80,20 @@ class Machine:
             on_debug=lambda byte: me._emit(me.debug_output, byte),
             on_exit=lambda value: me._on_exit(value),
             on_interrupt=lambda: me.processor.request_stop(),
+            on_nmi=lambda: me.nmi(),
             second_disk=second_backend,
         )
+        self.platform = Platform(
+            self.board,
+            self.ram.view,
+            self.processor.engine,
+            on_reset=lambda: me._on_reset(),
+            on_power_off=lambda: me._on_power_off(),
+            after_access=lambda: me._keep_appointments(),
+        )
+        self._nmi_waits = False
+        self._is_off = False
+        self._resets = False
         self.disks = [backend] if second_backend is None else [backend, second_backend]
         self.bios: Bios | None = None
         """The firmware, once `boot_disk` has brought it in."""
@@ -91,6 +107,32 @@ class Machine:
         listener = self._listeners[id(stream)]
         if listener is not None:
             listener(byte)
+
+    @property
+    def screen(self) -> Screen:
+        """What the VGA shows in text mode."""
+        return self.platform.screen
+
+    def type(self, text: str) -> None:
+        """Type on the keyboard; keys wait until the guest reads them. Raises MachineError for what has no key."""
+        self.platform.keyboard.type(text)
+
+    def nmi(self) -> None:
+        """Request a non-maskable interrupt; taken between two instructions, once none is being handled."""
+        self._nmi_waits = True
+        self.processor.request_stop()
+
+    def _on_reset(self) -> None:
+        """With firmware it starts again; without, nothing would, and the machine is off."""
+        if self.bios is None:
+            self._on_power_off()
+        else:
+            self._resets = True
+            self.processor.request_stop()
+
+    def _on_power_off(self) -> None:
+        self._is_off = True
+        self.processor.request_stop()
 
     def _on_exit(self, value: int) -> None:
         if self.exit_value is None:
@@ -127,6 +169,7 @@ class Machine:
         if image is not None:
             self.images[self.world] = image
         self.exit_value = None
+        put_tables(self.ram.view)
         self.bios = Bios(self.processor, self.board, self.disks)
         self.bios.start()
 
@@ -170,10 +213,15 @@ class Machine:
         """
         self.clock.run_due()
         deadline = limit
-        if self.board.pic.pending:
+        if self._nmi_waits:
+            deadline = min(deadline, self.processor.now + 1)  # look again after a block
+            if not self.processor.nmi_blocked and not self.processor.in_interrupt_shadow:
+                self._nmi_waits = False
+                self._deliver(self.processor.nmi)
+        if self.board.interrupts.pending:
             if deliver and self.interruptible():
                 self.interrupt()
-            if self.board.pic.pending and deliver:
+            if self.board.interrupts.pending and deliver:
                 deadline = min(deadline, self.processor.now + self.window_poll())
         event = self.clock.next_event()
         if event is not None:
@@ -196,14 +244,17 @@ class Machine:
 
     def interrupt(self) -> int:
         """Acknowledge the pending interrupt and deliver it through the current IDT; returns the vector."""
-        vector = self.board.pic.acknowledge()
+        vector = self.board.interrupts.acknowledge()
+        self._deliver(lambda: self.processor.interrupt(vector))
+        return vector
+
+    def _deliver(self, deliver: Callable[[], object]) -> None:
         try:
-            self.processor.interrupt(vector)
+            deliver()
         except Shutdown as shutdown:
             raise TripleFault(self.where(), shutdown.faults) from None
         except UnmappedAccess as access:
             raise NoMemory(self.where(), access.kind, access.physical) from None
-        return vector
 
     def run_processor(self, deadline: int) -> Stop:
         """`Processor.run`, with the engine's failures made into errors that say where."""
@@ -218,10 +269,12 @@ class Machine:
 
     def wait_for_interrupt(self, limit: int = NEVER) -> bool:
         """After HLT: let time pass until an interrupt is pending; False if none will ever come."""
+        if self._nmi_waits and not self.processor.nmi_blocked:
+            return True
         if not self.processor.eflags & EFLAGS_IF:
             return False
         for _ in range(IDLE_EVENTS):
-            if self.board.pic.pending:
+            if self.board.interrupts.pending:
                 return True
             event = self.clock.next_event()
             if event is None:
@@ -231,12 +284,12 @@ class Machine:
                 return True
             self.processor.advance_to(event)
             self.clock.run_due()
-        return self.board.pic.pending
+        return self.board.interrupts.pending
 
     def run(self, limit: int | None = None, between: Callable[[int], None] = lambda _limit: None) -> int:
         """Run until the machine ends; returns the exit status.
 
-        0 after HLT with nothing that could wake it, 2*value+1 after a write to the debug exit
+        0 after HLT with nothing that could wake it and after power-off, 2*value+1 after a write to the debug exit
         port. ``limit`` is in cycles of virtual time. ``between`` is called with it after every
         slice, while the processor is stopped. Raises LimitReached and other RunErrors.
         """
@@ -254,9 +307,37 @@ class Machine:
                 check_ctrl_c()
                 if self.exit_value is not None:
                     return (2 * self.exit_value + 1) & 0xFF
+                if self._is_off:
+                    return 0
+                if self._resets and self.bios is not None:
+                    self._resets = False
+                    self.bios.start()
+                    continue
                 if stop is Stop.HALT and not self._served() and not self.wait_for_interrupt(end):
                     return 0
                 self.check_limit(end)
+
+    def run_until(self, text: str, limit: int) -> None:
+        """Run until this text is on the screen or has left by COM1 or port 0xe9; at most ``limit`` cycles more.
+
+        Raises LimitReached if it doesn't come in time, and what `run` raises; MachineError if the machine ends first.
+        """
+        wanted = text.encode("latin-1", "replace")
+        next_look = 0
+
+        def look(_end: int) -> None:
+            nonlocal next_look
+            if self.processor.now >= next_look:
+                next_look = self.processor.now + LOOK_INTERVAL
+                if wanted in self.serial_output or wanted in self.debug_output or text in self.screen.text:
+                    raise _Found
+
+        try:
+            status = self.run(self.processor.now + limit, look)
+        except _Found:
+            return
+        if wanted not in self.serial_output and wanted not in self.debug_output and text not in self.screen.text:
+            raise MachineError(f"the machine ended (exit status {status}) without {text!r}")
 
     def _served(self) -> bool:
         """Whether the HLT was the entry of a service of the firmware, which has now been performed."""
@@ -266,6 +347,10 @@ class Machine:
         """Raise LimitReached once virtual time has come to ``limit``."""
         if self.processor.now >= limit:
             raise LimitReached(self.where(), limit)
+
+
+class _Found(Exception):
+    """What `Machine.run_until` waits for is there."""
 
 
 def _backend(disk: bytes | SectorBackend) -> SectorBackend:

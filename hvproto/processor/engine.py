@@ -140,6 +140,8 @@ _CODE = ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_v
 _MEMORY = ctypes.CFUNCTYPE(
     ctypes.c_bool, _UC, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
+_MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, _UC, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
+_MMIO_WRITE = ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 _CALLBACKS: dict[int, Any] = {
     uc_const.UC_HOOK_CODE: _CODE,
     uc_const.UC_HOOK_BLOCK: _CODE,
@@ -204,6 +206,7 @@ class Engine(ABC):
         self.system_call_at = 0
         """... and the EIP of the instruction."""
         self._is_tried_out = False
+        self._mmio: list[Any] = []
         self._watches: dict[int, int] = {}
         self._traps: dict[int, int] = {}
         self._resume = 0
@@ -408,6 +411,26 @@ class Engine(ABC):
         self.uc.mem_protect(physical, size, rights)
         self.write_register(x86_const.UC_X86_REG_CR2, cr2)
         self.forget_exception()
+
+    def map_mmio(
+        self, physical: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> None:
+        """Let functions answer at whole pages of physical memory: (offset, bytes) and (offset, bytes, value)."""
+        owner = weakref.ref(self)
+
+        def on_read(_uc: Any, offset: int, count: int, _data: Any) -> int:
+            engine = owner()
+            return 0 if engine is None else int(engine.guarded(read, offset, count, otherwise=0))
+
+        def on_write(_uc: Any, offset: int, count: int, value: int, _data: Any) -> None:
+            engine = owner()
+            if engine is not None:
+                engine.guarded(write, offset, count, value)
+
+        callbacks = _MMIO_READ(on_read), _MMIO_WRITE(on_write)
+        self._mmio.append(callbacks)
+        _check(uclib.uc_mmio_map(self._handle, ctypes.c_uint64(physical), ctypes.c_size_t(size), callbacks[0], None,
+                                 callbacks[1], None))  # fmt: skip
 
     def plant(self, address: int) -> None:
         """Have `Callbacks.trap` called when an instruction *starts* at this linear address.

@@ -27,7 +27,7 @@ _CANDIDATES = re.compile(
     rb"|[\x9a\xea\xca\xcb]"  # far CALL, JMP and RET
     rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"  # the same through memory
     rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
-    rb"|\x0f[\x00-\x03\x07\x21-\x23\x30\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, WRMSR, SYSEXIT
+    rb"|\x0f[\x00-\x03\x07\x21-\x23\x30\x31\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, MSRs, SYSEXIT
     rb"|\x0f\xae[\xd0-\xdf]",  # WRFSBASE, WRGSBASE
     re.DOTALL,
 )
@@ -38,7 +38,10 @@ FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSE
 IRETS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_IRETQ})
 BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
 DESCRIPTOR_QUERIES = frozenset({cs.X86_INS_LAR, cs.X86_INS_LSL})
-_ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | {cs.X86_INS_WRMSR}
+TIME_STAMPS = frozenset({cs.X86_INS_RDTSC, cs.X86_INS_RDTSCP})
+_ALWAYS = (
+    FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | TIME_STAMPS | {cs.X86_INS_WRMSR}
+)
 _CONTROL = range(cs.X86_REG_CR0, cs.X86_REG_CR15 + 1)
 _DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
 
@@ -81,11 +84,11 @@ class Lookout:
         return self.sees_returns or processor.cpl == 3
 
 
-def watched(processor: Processor, code: bytes, address: int, *, returns: bool) -> list[int]:
-    """The addresses of the instructions in a block that are to be looked at."""
+def watched(processor: Processor, code: bytes, address: int, *, returns: bool, most: int = 0) -> list[int]:
+    """The addresses of the instructions in a block that are to be looked at; of the first ``most`` if that isn't 0."""
     mode = processor.decoder_mode
     found, end = [], address
-    for instruction in decoder(mode).disasm(code, address):
+    for instruction in decoder(mode).disasm(code, address, most):
         end = instruction.address + instruction.size
         if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
             found.append(instruction.address)

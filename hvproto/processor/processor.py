@@ -605,7 +605,7 @@ class Processor(LinearMemory):
 
     def watched(self, address: int) -> bool:
         code = self.peek_some(address, MAX_LENGTH)
-        if address not in watched(self, code, address, returns=True)[:1]:
+        if address not in watched(self, code, address, returns=True, most=1):
             self._lookout.forget(self, address)
             self._intervention = _nothing
             return True

@@ -9,19 +9,31 @@ from typing import TYPE_CHECKING
 from capstone import x86_const as cs
 
 from hvproto.processor import far_code, far_transfers, system_calls
-from hvproto.processor.exceptions import push_all
+from hvproto.processor.exceptions import Raised, push_all
 from hvproto.processor.far_memory import current_stack
 from hvproto.processor.far_return import outer_stack, return_segment
 from hvproto.processor.instruction import Instruction
-from hvproto.processor.lookout import DESCRIPTOR_QUERIES, IRETS
+from hvproto.processor.lookout import DESCRIPTOR_QUERIES, IRETS, TIME_STAMPS
 from hvproto.processor.segments import DPL_SHIFT, RPL_MASK, Segment, SegmentRegister
-from hvproto.processor.settings import EFLAGS_IF, EFLAGS_IOPL, EFLAGS_NT, EFLAGS_RF, EFLAGS_VM, EFLAGS_ZF
+from hvproto.processor.settings import (
+    CR0_PE,
+    CR4_TSD,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_NT,
+    EFLAGS_RF,
+    EFLAGS_VM,
+    EFLAGS_ZF,
+    TSC_AUX_MSR,
+    Setting,
+)
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
 IRET_FLAGS_OF_RING_3 = 0x25_4DD5
 """Arithmetic flags, TF, DF, NT, RF, AC and ID."""
+RAX, RCX, RDX = 0, 1, 2
 _KINDS_OF_286 = (1, 3, 4, 5, 6, 7)
 """System descriptors: 16-bit TSS, 16-bit gates, task gate."""
 
@@ -38,6 +50,8 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
         return partial(system_calls.sysret, processor, instruction)
     if instruction.id in (cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ):
         return partial(system_calls.sysexit, processor, instruction)
+    if instruction.id in TIME_STAMPS:
+        return partial(_time_stamp, processor, instruction)
     if instruction.id in IRETS and processor.cpl == 3 and not processor.eflags & (EFLAGS_VM | EFLAGS_NT):
         return partial(_iret_of_a_program, processor, instruction)
     if instruction.id in DESCRIPTOR_QUERIES:
@@ -47,6 +61,18 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
         null = processor.code64 and processor.cpl in (1, 2)
         return partial(_null_stack, processor, instruction) if null and _selector(instruction) in (1, 2) else None
     return far_transfers.replacement(processor, instruction)
+
+
+def _time_stamp(processor: Processor, instruction: Instruction) -> None:
+    """RDTSC and RDTSCP (SDM vol. 2): a tick is a cycle of virtual time. The engine's own is the wall clock."""
+    if processor.control(Setting.CR4) & CR4_TSD and processor.control(Setting.CR0) & CR0_PE and processor.cpl != 0:
+        raise Raised(13, 0)
+    now = processor.now
+    processor.set_gpr(RAX, now & 0xFFFF_FFFF)
+    processor.set_gpr(RDX, now >> 32 & 0xFFFF_FFFF)
+    if instruction.id == cs.X86_INS_RDTSCP:
+        processor.set_gpr(RCX, processor.msr(TSC_AUX_MSR) & 0xFFFF_FFFF)
+    processor.eip += instruction.size
 
 
 def _iret_of_a_program(processor: Processor, instruction: Instruction) -> None:

@@ -1,0 +1,75 @@
+"""What a bare PC has besides its board: clock chip, keyboard, screen, power, PCI and the APICs' pages of memory.
+
+A hosted guest's board goes without: what it may reach is what the host's drivers can do for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hvproto.machine import acpi_tables, ioapic, lapic, mp_table
+from hvproto.machine.a20 import A20Gate, SystemControlPortA
+from hvproto.machine.board import Board
+from hvproto.machine.crtc import Crtc
+from hvproto.machine.keyboard import KeyboardController
+from hvproto.machine.pci import PciBus
+from hvproto.machine.pci_functions import standard_functions
+from hvproto.machine.power import AcpiPowerManagement, EmulatorPowerOff, ResetControl
+from hvproto.machine.rtc import Rtc
+from hvproto.machine.screen import Screen
+from hvproto.processor.engine import Engine
+
+KEYBOARD_IRQ, RTC_IRQ, SCI_IRQ, AUX_IRQ = 1, 8, 9, 12
+
+
+class Platform:
+    """The rest of the PC on the board's port bus, and in the engine's physical memory.
+
+    ``after_access`` is called after each access to a device in memory, which may have planned something.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        ram: memoryview,
+        engine: Engine,
+        *,
+        on_reset: Callable[[], None],
+        on_power_off: Callable[[], None],
+        after_access: Callable[[], None],
+    ) -> None:
+        line = board.interrupts.line
+        self.a20 = A20Gate(lambda _enabled: None)
+        self.rtc = Rtc(board.clock, line(RTC_IRQ), len(ram))
+        self.keyboard = KeyboardController(board.clock, line(KEYBOARD_IRQ), self.a20, on_reset, line(AUX_IRQ))
+        self.power = AcpiPowerManagement(board.clock, line(SCI_IRQ), on_power_off)
+        self.pci = PciBus(standard_functions())
+        self.crtc = Crtc()
+        self.screen = Screen(ram, self.crtc)
+        devices = (
+            self.rtc, self.keyboard, SystemControlPortA(self.a20, on_reset), ResetControl(lambda _hard: on_reset()),
+            self.power, EmulatorPowerOff(on_power_off), self.pci, self.crtc,
+        )  # fmt: skip
+        for device in devices:
+            board.ports.attach(device, device.ports)
+        for device_in_memory, base, size in (
+            (board.interrupts.lapic, lapic.DEFAULT_BASE, lapic.PAGE_SIZE),
+            (board.interrupts.ioapic, ioapic.DEFAULT_BASE, ioapic.SIZE),
+        ):
+            _map(engine, device_in_memory, base, size, after_access)
+
+
+def _map(
+    engine: Engine, device: lapic.LocalApic | ioapic.IoApic, base: int, size: int, after_access: Callable[[], None]
+) -> None:
+    def write(offset: int, count: int, value: int) -> None:
+        device.write_mmio(offset, count, value)
+        after_access()
+
+    engine.map_mmio(base, size, device.read_mmio, write)
+
+
+def put_tables(ram: memoryview) -> None:
+    """The MP and ACPI tables that a kernel finds in the firmware's memory."""
+    for address, content in (*mp_table.build(), *acpi_tables.build()):
+        ram[address : address + len(content)] = content
