@@ -59,7 +59,7 @@ def boot(
     Examples:
       hvproto boot guest                     a bundled kernel
       hvproto boot kernel.elf --ram 64M --append "debug" --module initrd.img
-      hvproto boot system.img                a disk image; or: hvproto boot --disk system.img
+      hvproto boot system.img                a disk image; or with --disk
       hvproto boot loader.bin --at 0x7c00 --limit 1000000
     """
     if kernel is None and not disk:
