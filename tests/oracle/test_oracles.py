@@ -13,6 +13,7 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.oracle.shared import once_a_run
 from tools.oracle import deviations, families, randomly
 from tools.oracle.case import Case
 from tools.oracle.compare import Judged, described, differing, judge
@@ -22,7 +23,6 @@ from tools.oracle.verdicts import VERDICTS
 
 MODES = tuple(families.BY_MODE)
 ENGINES = ("native", "portable")
-pytestmark = pytest.mark.xdist_group("oracles")
 
 
 @cache
@@ -39,7 +39,7 @@ def _need(mode: Mode, *machines: str) -> None:
 
 @cache
 def _lines(machine: str, mode: Mode) -> list[str]:
-    return run_cases(MACHINES[machine], _cases(mode), mode)
+    return once_a_run(f"{machine}-{mode.value}", lambda: run_cases(MACHINES[machine], _cases(mode), mode))
 
 
 def _judged(cases: Sequence[Case], bochs: Sequence[str], qemu: Sequence[str]) -> list[Judged]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +108,10 @@ class Qemu:
             return [*output.read_text("latin-1").splitlines(), *message]
 
 
+NO_PORT = "could not bind any port"
+PORT_ATTEMPTS = 8
+
+
 class Bochs:
     """Bochs without BIOS and display: the image lies in a ROM of ours, which copies it to RAM and enters it."""
 
@@ -118,6 +123,14 @@ class Bochs:
         return None if shutil.which("bochs") else "bochs is not installed"
 
     def run(self, image: bytes, mode: Mode) -> list[str]:
+        for attempt in range(PORT_ATTEMPTS):
+            lines = self._run_once(image, mode)
+            if not any(NO_PORT in line for line in lines):
+                break
+            time.sleep(0.2 * (attempt + 1))  # its display listens on one of 50 ports, which others may have just now
+        return lines
+
+    def _run_once(self, image: bytes, mode: Mode) -> list[str]:
         with tempfile.TemporaryDirectory() as directory:
             where = Path(directory)
             content = rom.system_rom(image, at.KERNEL, kernel(mode).entry)
