@@ -20,6 +20,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.errors import EngineError
+from hvproto.processor.c_types import CALLBACKS, MMIO_READ, MMIO_WRITE, Mmr, Msr
 from hvproto.processor.segments import (
     PRESENT,
     TSS32_AVAILABLE,
@@ -112,56 +113,6 @@ TABLE_IDS = {
 _TSS_BUSY_BIT = 1 << 9
 
 
-class _Mmr(ctypes.Structure):
-    """The public ``uc_x86_mmr``."""
-
-    _fields_ = (
-        ("selector", ctypes.c_uint16),
-        ("base", ctypes.c_uint64),
-        ("limit", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-    )
-
-
-class _Block(ctypes.Structure):
-    """The public ``uc_tb``."""
-
-    _fields_ = (("pc", ctypes.c_uint64), ("icount", ctypes.c_uint16), ("size", ctypes.c_uint16))
-
-
-class _Msr(ctypes.Structure):
-    """The public ``uc_x86_msr``."""
-
-    _fields_ = (("rid", ctypes.c_uint32), ("value", ctypes.c_uint64))
-
-
-_UC = ctypes.c_void_p
-_CODE = ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
-_MEMORY = ctypes.CFUNCTYPE(
-    ctypes.c_bool, _UC, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-)
-_MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, _UC, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
-_MMIO_WRITE = ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
-_CALLBACKS: dict[int, Any] = {
-    uc_const.UC_HOOK_CODE: _CODE,
-    uc_const.UC_HOOK_BLOCK: _CODE,
-    uc_const.UC_HOOK_EDGE_GENERATED: ctypes.CFUNCTYPE(
-        None, _UC, ctypes.POINTER(_Block), ctypes.POINTER(_Block), ctypes.c_void_p
-    ),
-    uc_const.UC_HOOK_INTR: ctypes.CFUNCTYPE(None, _UC, ctypes.c_uint32, ctypes.c_void_p),
-    uc_const.UC_HOOK_INSN_INVALID: ctypes.CFUNCTYPE(ctypes.c_bool, _UC, ctypes.c_void_p),
-    uc_const.UC_HOOK_MEM_WRITE_PROT: _MEMORY,
-    uc_const.UC_HOOK_MEM_READ_UNMAPPED: _MEMORY,
-    x86_const.UC_X86_INS_SYSCALL: ctypes.CFUNCTYPE(None, _UC, ctypes.c_void_p),
-    x86_const.UC_X86_INS_SYSENTER: ctypes.CFUNCTYPE(None, _UC, ctypes.c_void_p),
-    x86_const.UC_X86_INS_IN: ctypes.CFUNCTYPE(ctypes.c_uint32, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p),
-    x86_const.UC_X86_INS_OUT: ctypes.CFUNCTYPE(
-        None, _UC, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
-    ),
-}
-"""The C types of Unicorn's callbacks, by hook or, of instruction hooks, by instruction."""
-
-
 _FIRST_BLOCK = b"\xeb\x00\xf4"
 """JMP to the next instruction, HLT."""
 
@@ -199,7 +150,7 @@ class Engine(ABC):
         self._handle = self.uc._uch
         self._cell = ctypes.c_uint64()
         self._cell_ref = ctypes.byref(self._cell)
-        self._mmr = _Mmr()
+        self._mmr = Mmr()
         self._mmr_ref = ctypes.byref(self._mmr)
         self.system_call: SystemCall | None = None
         """After Outcome.SYSTEM_CALL: which."""
@@ -275,7 +226,7 @@ class Engine(ABC):
                     engine.set_deadline(0)
                 return 0
 
-        callback = _CALLBACKS[instruction or kind & -kind](call)
+        callback = CALLBACKS[instruction or kind & -kind](call)
         handle = ctypes.c_size_t()
         more = () if instruction is None else (ctypes.c_int(instruction),)
         status = uclib.uc_hook_add(
@@ -334,12 +285,12 @@ class Engine(ABC):
         _check(uclib.uc_reg_write(self._handle, TABLE_IDS[setting], self._mmr_ref))
 
     def read_msr(self, number: int) -> int:
-        msr = _Msr(number, 0)
+        msr = Msr(number, 0)
         uclib.uc_reg_read(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr))
         return int(msr.value)
 
     def write_msr(self, number: int, value: int) -> None:
-        msr = _Msr(number, value)
+        msr = Msr(number, value)
         _check(uclib.uc_reg_write(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr)))
 
     @property
@@ -427,7 +378,7 @@ class Engine(ABC):
             if engine is not None:
                 engine.guarded(write, offset, count, value)
 
-        callbacks = _MMIO_READ(on_read), _MMIO_WRITE(on_write)
+        callbacks = MMIO_READ(on_read), MMIO_WRITE(on_write)
         self._mmio.append(callbacks)
         _check(uclib.uc_mmio_map(self._handle, ctypes.c_uint64(physical), ctypes.c_size_t(size), callbacks[0], None,
                                  callbacks[1], None))  # fmt: skip

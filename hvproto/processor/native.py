@@ -16,6 +16,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.errors import EngineError
+from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor import thunks
 from hvproto.processor.engine import (
@@ -26,6 +27,7 @@ from hvproto.processor.engine import (
     PendingException,
 )
 from hvproto.processor.opcodes import PREFIXES, UPDATES, UPDATES_0F
+from hvproto.processor.page_walk_thunk import PAGE_WALK
 from hvproto.processor.paging import A
 from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
@@ -58,31 +60,31 @@ class NativeEngine(Engine):
         self.reset()
 
     def _make_control(self) -> None:
-        self._control = (ctypes.c_char * thunks.CTL_SIZE)()
+        self._control = (ctypes.c_char * block.CTL_SIZE)()
         control = ctypes.addressof(self._control)
         struct.pack_into("<QQ", self._control, 0, self._cpu, self._env)
-        struct.pack_into("<Q", self._control, thunks.CTL_UC, self._handle.value)
-        struct.pack_into("<QQ", self._control, thunks.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
-        struct.pack_into("<Q", self._control, thunks.CTL_WALK, control + thunks.CTL_WALKS)
-        sets = b"".join(map(thunks.bits, (PREFIXES, UPDATES, UPDATES_0F)))
-        ctypes.memmove(control + thunks.CTL_PREFIXES, sets, len(sets))
-        self._now = ctypes.c_uint64.from_address(control + thunks.CTL_NOW)
-        self._deadline = ctypes.c_uint64.from_address(control + thunks.CTL_DEADLINE)
-        self._stopped = ctypes.c_uint32.from_address(control + thunks.CTL_STOPPED)
-        self._block_start = ctypes.c_uint64.from_address(control + thunks.CTL_BLOCK_START)
-        self._block_end = ctypes.c_uint64.from_address(control + thunks.CTL_BLOCK_END)
-        self._resuming = ctypes.c_uint32.from_address(control + thunks.CTL_RESUMING)
-        self._vector = ctypes.c_uint32.from_address(control + thunks.CTL_VECTOR)
-        self._vector_error = ctypes.c_uint32.from_address(control + thunks.CTL_ERROR)
-        self._length = ctypes.c_uint32.from_address(control + thunks.CTL_LENGTH)
-        self._first_cr2 = ctypes.c_uint64.from_address(control + thunks.CTL_CR2)
-        self._cr2_before = ctypes.c_uint64.from_address(control + thunks.CTL_CR2_BEFORE)
-        self._delivering = ctypes.c_uint32.from_address(control + thunks.CTL_DELIVERING)
-        self._left = ctypes.c_uint32.from_address(control + thunks.CTL_LEFT)
-        self._until_open = ctypes.c_uint32.from_address(control + thunks.CTL_UNTIL_OPEN)
-        self.only_slow = ctypes.c_uint32.from_address(control + thunks.CTL_ONLY_SLOW)
-        self.fast_count = ctypes.c_uint64.from_address(control + thunks.CTL_FAST_COUNT)
-        self.counts = (ctypes.c_uint32 * 256).from_address(control + thunks.CTL_COUNTS)
+        struct.pack_into("<Q", self._control, block.CTL_UC, self._handle.value)
+        struct.pack_into("<QQ", self._control, block.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
+        struct.pack_into("<Q", self._control, block.CTL_WALK, control + block.CTL_WALKS)
+        sets = b"".join(map(block.bits, (PREFIXES, UPDATES, UPDATES_0F)))
+        ctypes.memmove(control + block.CTL_PREFIXES, sets, len(sets))
+        self._now = ctypes.c_uint64.from_address(control + block.CTL_NOW)
+        self._deadline = ctypes.c_uint64.from_address(control + block.CTL_DEADLINE)
+        self._stopped = ctypes.c_uint32.from_address(control + block.CTL_STOPPED)
+        self._block_start = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_START)
+        self._block_end = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_END)
+        self._resuming = ctypes.c_uint32.from_address(control + block.CTL_RESUMING)
+        self._vector = ctypes.c_uint32.from_address(control + block.CTL_VECTOR)
+        self._vector_error = ctypes.c_uint32.from_address(control + block.CTL_ERROR)
+        self._length = ctypes.c_uint32.from_address(control + block.CTL_LENGTH)
+        self._first_cr2 = ctypes.c_uint64.from_address(control + block.CTL_CR2)
+        self._cr2_before = ctypes.c_uint64.from_address(control + block.CTL_CR2_BEFORE)
+        self._delivering = ctypes.c_uint32.from_address(control + block.CTL_DELIVERING)
+        self._left = ctypes.c_uint32.from_address(control + block.CTL_LEFT)
+        self._until_open = ctypes.c_uint32.from_address(control + block.CTL_UNTIL_OPEN)
+        self.only_slow = ctypes.c_uint32.from_address(control + block.CTL_ONLY_SLOW)
+        self.fast_count = ctypes.c_uint64.from_address(control + block.CTL_FAST_COUNT)
+        self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
 
     def _install_thunks(self) -> None:
         me = weakref.proxy(self)
@@ -127,7 +129,7 @@ class NativeEngine(Engine):
             if status:
                 raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
             self._hook_handles.append(handle)
-        walk = self._code.add(thunks.PAGE_WALK, names)
+        walk = self._code.add(PAGE_WALK, names)
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
 
     # -- state -------------------------------------------------------------------------------
@@ -213,8 +215,8 @@ class NativeEngine(Engine):
         here = self._eip.value
         operation = ctypes.c_uint32.from_address(self._env + at.ENV_CC_OP)
         saved = operation.value
-        for number in range(thunks.WALK_COUNT):
-            record = ctypes.addressof(self._control) + thunks.CTL_WALKS + number * thunks.WALK_SIZE
+        for number in range(block.WALK_COUNT):
+            record = ctypes.addressof(self._control) + block.CTL_WALKS + number * block.WALK_SIZE
             walked, came_from, count = _WALK.unpack(ctypes.string_at(record, _WALK.size))
             if walked >> 12 != linear >> 12 or not came_from:
                 continue
@@ -222,7 +224,7 @@ class NativeEngine(Engine):
             uclib.cpu_restore_state_x86_64(ctypes.c_void_p(self._cpu), ctypes.c_void_p(came_from), ctypes.c_bool(False))
             if self._eip.value == here:
                 for index in range(count):
-                    entry = ctypes.c_uint64.from_address(record + thunks.WALK_MARK + 8 * index).value
+                    entry = ctypes.c_uint64.from_address(record + block.WALK_MARK + 8 * index).value
                     ctypes.c_uint8.from_address(entry).value &= ~A & 0xFF
             self._eip.value, operation.value = here, saved
 

@@ -15,59 +15,48 @@ from functools import cache
 import keystone
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.control_block import (
+    CTL_BLOCK_END,
+    CTL_BLOCK_START,
+    CTL_COUNTS,
+    CTL_CPU,
+    CTL_CR2,
+    CTL_DEADLINE,
+    CTL_DELIVERING,
+    CTL_ENV,
+    CTL_ERROR,
+    CTL_FAST_COUNT,
+    CTL_LEFT,
+    CTL_LENGTH,
+    CTL_NOT_CANONICAL,
+    CTL_NOW,
+    CTL_ONLY_SLOW,
+    CTL_PREFIXES,
+    CTL_RESUMING,
+    CTL_SCRATCH,
+    CTL_SEEN_CODE,
+    CTL_SEEN_STACK,
+    CTL_STOPPED,
+    CTL_UC,
+    CTL_UNTIL_OPEN,
+    CTL_UPDATES,
+    CTL_UPDATES_0F,
+    CTL_VECTOR,
+    CTL_WALK,
+    WALK_MARK,
+    WALK_MARKS,
+)
 from hvproto.processor.fast_delivery import fast_delivery
 from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
     CR4_OSFXSR,
-    CR4_PAE,
-    CR4_PSE,
     DR7_ENABLED,
     EFLAGS_IF,
     EFLAGS_RF,
     EFLAGS_VM,
 )
 from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
-
-# The block that the thunks share with Python.
-CTL_CPU = 0x00
-CTL_ENV = 0x08
-CTL_NOW = 0x10
-CTL_DEADLINE = 0x18
-CTL_STOPPED = 0x20  # set by the block thunk when it stops the engine at the deadline
-CTL_VECTOR = 0x28  # the exception that is being delivered, or was last ...
-CTL_ERROR = 0x2C  # ... its error code
-CTL_BLOCK_END = 0x30  # linear address after the last block entered
-CTL_CR2 = 0x38  # ... CR2 when it was raised
-CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
-CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
-CTL_LEFT = 0x48  # set when the delivery is left to Python
-CTL_UNTIL_OPEN = 0x4C  # stop at the first block where an external interrupt could be taken
-CTL_NOT_CANONICAL = 0x50  # set by the page walk for an address that isn't canonical
-CTL_WALK = 0x58  # the address of the last page walk's record, below
-CTL_RAM = 0x78
-CTL_RAM_SIZE = 0x80
-CTL_PREFIXES = 0x88  # three sets of 256 bits: prefixes, ...
-CTL_UPDATES = 0xA8  # ... opcodes that may read and write the same operand, ...
-CTL_UPDATES_0F = 0xC8  # ... and those after 0F
-CTL_UC = 0xE8
-CTL_BLOCK_START = 0xF0  # linear address of the last block entered
-CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instruction breakpoints are
-CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
-CTL_SEEN_CODE = 0x108  # the selectors in CS and SS whose descriptors are known to be marked as accessed
-CTL_SEEN_STACK = 0x10C
-CTL_SCRATCH = 0x110  # for the fast delivery, which ...
-CTL_ONLY_SLOW = 0x114  # ... this switches off,
-CTL_FAST_COUNT = 0x118  # ... and this counts
-CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
-CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
-WALK_COUNT = 4
-WALK_SIZE = 0x40
-WALK_LINEAR = 0x00  # its address,
-WALK_RETURN = 0x08  # where in translated code it was called from,
-WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
-WALK_MARK = 0x18  # and their addresses in our memory
-CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
 
 def _plain_gate(control: str, vector: int) -> str:
@@ -423,130 +412,6 @@ expired:
 """
 
 
-def _note(name: str, size: int, *, marks: bool = True) -> str:
-    """One step of a walk: RAX is the index into the table at R11, which becomes the next one; ECX the entry's bits."""
-    mark = f"""
-    test al, 0x20
-    jnz {name}_marked
-    mov ecx, dword ptr [r10 + {WALK_MARKS}]
-    mov qword ptr [r10 + rcx*8 + {WALK_MARK}], r11
-    inc dword ptr [r10 + {WALK_MARKS}]
-{name}_marked:
-"""
-    return f"""
-    lea r11, [r11 + rax*{size}]
-    cmp r11, qword ptr [rbx + {CTL_RAM_SIZE}]
-    jae noted
-    add r11, qword ptr [rbx + {CTL_RAM}]
-    mov {"rax" if size == 8 else "eax"}, {"q" if size == 8 else "d"}word ptr [r11]
-    test al, 1
-    jz noted
-    {mark if marks else ""}
-    mov ecx, eax
-    mov r11, rax
-    shl r11, 12
-    shr r11, 24
-    shl r11, 12
-"""
-
-
-# The engine sets A in the upper entries of a walk that faults further down, and in all entries of the walk for the read
-# of an operand that can't be written then; the processor does not. So what was clear before a walk is noted, and
-# cleared again if a page fault is what comes of it.
-PAGE_WALK = f"""
-    movabs rax, {{control}}
-    mov dword ptr [rax + {CTL_NOT_CANONICAL}], 0
-    mov qword ptr [rax + {CTL_SEEN_CODE}], 0
-    mov r11, qword ptr [rax + {CTL_WALK}]
-    add r11, {WALK_SIZE}
-    lea r10, [rax + {CTL_WALKS + WALK_COUNT * WALK_SIZE}]
-    cmp r11, r10
-    jb same_round
-    lea r11, [rax + {CTL_WALKS}]
-same_round:
-    mov qword ptr [rax + {CTL_WALK}], r11
-    mov qword ptr [r11 + {WALK_LINEAR}], rsi
-    mov dword ptr [r11 + {WALK_MARKS}], 0
-    mov r10, qword ptr [rsp + 8]
-    mov qword ptr [r11 + {WALK_RETURN}], r10
-    push rbx
-    push rcx
-    push rdx
-    mov rbx, rax
-    mov rdx, qword ptr [rbx + {CTL_ENV}]
-    mov r10, r11
-    mov rax, qword ptr [rdx + {at.ENV_CR2}]
-    mov qword ptr [rbx + {CTL_CR2_BEFORE}], rax
-    cmp dword ptr [rdx + {at.ENV_CR0}], 0
-    jns noted
-    mov r11, qword ptr [rdx + {at.ENV_CR3}]
-    test dword ptr [rdx + {at.ENV_CR4}], {CR4_PAE}
-    jz two_level
-    test dword ptr [rdx + {at.ENV_SUMMARY}], {SUMMARY_LONG}
-    jz pae
-    mov rax, rsi
-    sar rax, 47
-    inc rax
-    cmp rax, 1
-    ja not_canonical
-    and r11, -4096
-    mov rax, rsi
-    shr rax, 39
-    and eax, 0x1ff
-    {_note("level4", 8)}
-    mov rax, rsi
-    shr rax, 30
-    and eax, 0x1ff
-    {_note("level3", 8)}
-    test cl, 0x80
-    jnz noted
-    jmp directory
-pae:
-    and r11, -32
-    mov r11d, r11d
-    mov rax, rsi
-    shr rax, 30
-    and eax, 3
-    {_note("pointers", 8, marks=False)}
-directory:
-    mov rax, rsi
-    shr rax, 21
-    and eax, 0x1ff
-    {_note("directory_entry", 8)}
-    test cl, 0x80
-    jnz noted
-    mov rax, rsi
-    shr rax, 12
-    and eax, 0x1ff
-    {_note("wide_entry", 8)}
-    jmp noted
-two_level:
-    and r11, -4096
-    mov r11d, r11d
-    mov eax, esi
-    shr eax, 22
-    {_note("short_directory_entry", 4)}
-    test cl, 0x80
-    jz table
-    test dword ptr [rdx + {at.ENV_CR4}], {CR4_PSE}
-    jnz noted
-table:
-    mov eax, esi
-    shr eax, 12
-    and eax, 0x3ff
-    {_note("short_entry", 4)}
-    jmp noted
-not_canonical:
-    mov dword ptr [rbx + {CTL_NOT_CANONICAL}], 1
-noted:
-    pop rdx
-    pop rcx
-    pop rbx
-    movabs rax, {{page_walk}}
-    jmp rax
-"""
-
-
 def port_thunk(arguments: tuple[str, ...], control: str, callback: str) -> str:
     """IN/OUT: the IOPL and I/O-bitmap check that Unicorn leaves out, then Python's callback."""
     saves = "\n".join(f"    push {name}" for name in arguments)
@@ -585,11 +450,6 @@ allowed:
     movabs rax, {callback}
     jmp rax
 """
-
-
-def bits(members: tuple[int, ...]) -> bytes:
-    """A set of bytes as 256 bits, for BT."""
-    return sum(1 << member for member in members).to_bytes(32, "little")
 
 
 class CodePage:

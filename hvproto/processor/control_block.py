@@ -1,0 +1,47 @@
+"""The block of memory that the native engine's machine code shares with Python: where each field lies in it."""
+
+from __future__ import annotations
+
+CTL_CPU = 0x00
+CTL_ENV = 0x08
+CTL_NOW = 0x10
+CTL_DEADLINE = 0x18
+CTL_STOPPED = 0x20  # set by the block thunk when it stops the engine at the deadline
+CTL_VECTOR = 0x28  # the exception that is being delivered, or was last ...
+CTL_ERROR = 0x2C  # ... its error code
+CTL_BLOCK_END = 0x30  # linear address after the last block entered
+CTL_CR2 = 0x38  # ... CR2 when it was raised
+CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
+CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
+CTL_LEFT = 0x48  # set when the delivery is left to Python
+CTL_UNTIL_OPEN = 0x4C  # stop at the first block where an external interrupt could be taken
+CTL_NOT_CANONICAL = 0x50  # set by the page walk for an address that isn't canonical
+CTL_WALK = 0x58  # the address of the last page walk's record, below
+CTL_RAM = 0x78
+CTL_RAM_SIZE = 0x80
+CTL_PREFIXES = 0x88  # three sets of 256 bits: prefixes, ...
+CTL_UPDATES = 0xA8  # ... opcodes that may read and write the same operand, ...
+CTL_UPDATES_0F = 0xC8  # ... and those after 0F
+CTL_UC = 0xE8
+CTL_BLOCK_START = 0xF0  # linear address of the last block entered
+CTL_RESUMING = 0xF8  # set when the block thunk stops since RF is set and instruction breakpoints are
+CTL_CR2_BEFORE = 0x100  # CR2 before the last page walk
+CTL_SEEN_CODE = 0x108  # the selectors in CS and SS whose descriptors are known to be marked as accessed
+CTL_SEEN_STACK = 0x10C
+CTL_SCRATCH = 0x110  # for the fast delivery, which ...
+CTL_ONLY_SLOW = 0x114  # ... this switches off,
+CTL_FAST_COUNT = 0x118  # ... and this counts
+CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
+WALK_COUNT = 4
+WALK_SIZE = 0x40
+WALK_LINEAR = 0x00  # its address,
+WALK_RETURN = 0x08  # where in translated code it was called from,
+WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
+WALK_MARK = 0x18  # and their addresses in our memory
+CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
+
+
+def bits(members: tuple[int, ...]) -> bytes:
+    """A set of bytes as 256 bits, for BT."""
+    return sum(1 << member for member in members).to_bytes(32, "little")
