@@ -54,6 +54,10 @@ def _check_state() -> str:
 """
 
 
+KEPT_ELSEWHERE = 0xCD5
+"""The arithmetic flags and DF: a hook on an instruction leaves old values of them in the engine's EFLAGS."""
+
+
 def _compute_eflags() -> str:
     """To R15: the flags register, of which the engine keeps the arithmetic flags in the form of their operands."""
     return f"""
@@ -66,7 +70,9 @@ def _compute_eflags() -> str:
     mov r15d, dword ptr [r12 + {at.ENV_DF}]
     and r15d, 0x400
     or r15d, eax
-    or r15d, dword ptr [r12 + {at.ENV_EFLAGS}]
+    mov eax, dword ptr [r12 + {at.ENV_EFLAGS}]
+    and eax, {~KEPT_ELSEWHERE & 0xFFFF_FFFF}
+    or r15d, eax
 """
 
 
