@@ -366,8 +366,6 @@ none:   mov al, 0x20
         iretd
 """,
     )
-    rtc = Rtc(machine.clock, machine.board.pic.line(8), machine.ram.size)
-    machine.board.ports.attach(rtc, rtc.ports)
     assert machine.run() == 1
     assert (word(machine, "ticks"), word(machine, "seen")) == (7, 3)
     assert 3.5 <= machine.processor.now / CYCLES_PER_SECOND < 3.51
@@ -375,6 +373,4 @@ none:   mov al, 0x20
 
 def test_a_kernel_that_halts_with_the_clocks_interrupt_masked_has_ended(engine: str) -> None:
     machine = booted(engine, "mov al, 0x0b\nout 0x70, al\nmov al, 0x52\nout 0x71, al\nsti\nhlt\nhlt")
-    rtc = Rtc(machine.clock, machine.board.pic.line(8), machine.ram.size)
-    machine.board.ports.attach(rtc, rtc.ports)
     assert machine.run() == 0

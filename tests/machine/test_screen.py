@@ -188,9 +188,7 @@ done:   mov dx, 0x3d4
 text:   .asciz "Grün"
 """.replace("ü", "\\201"),
     )
-    crtc = Crtc()
-    machine.board.ports.attach(crtc, crtc.ports)
-    screen = Screen(machine.ram.view, crtc)
+    screen = machine.screen
     assert machine.run(1_000_000) == 0
     assert screen.find("Grün") == (3, 0)
     assert screen.attributes[3][:5] == bytes((0x2E, 0x2E, 0x2E, 0x2E, 0))
