@@ -160,7 +160,6 @@ class Engine(ABC):
         self._mmio: list[Any] = []
         self._watches: dict[int, int] = {}
         self._traps: dict[int, int] = {}
-        self._resume = 0
         self.flush_code_wanted = False
         self._callbacks: dict[int, Any] = {}
         self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)

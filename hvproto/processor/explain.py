@@ -14,18 +14,16 @@ from capstone import x86_const as cs
 from hvproto.addresses import PAGE_SIZE, page_of, page_offset
 from hvproto.processor.engine import PendingException
 from hvproto.processor.exceptions import DEBUG_VECTOR, Raised
-from hvproto.processor.instruction import Instruction, instruction_at
+from hvproto.processor.instruction import instruction_at
 from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.opcodes import MAX_LENGTH, STRING_IO, int1_length, updates_operand
 from hvproto.processor.paging import ERROR_I, ERROR_U, ERROR_W, Access, fault_code
-from hvproto.processor.segments import RPL_MASK, decode_descriptor
 from hvproto.processor.settings import CR0_EM, CR4_OSFXSR, Setting
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
-INVALID, NO_DEVICE, NOT_PRESENT, STACK, PROTECTION, PAGE_FAULT = 6, 7, 11, 12, 13, 14
-CALL_GATES = (0x4, 0xC)
+INVALID, STACK, PROTECTION, PAGE_FAULT = 6, 12, 13, 14
 RSP = 4
 _PUSHES_OR_POPS = frozenset({
     cs.X86_INS_PUSH, cs.X86_INS_PUSHF, cs.X86_INS_PUSHFQ, cs.X86_INS_POP, cs.X86_INS_POPF, cs.X86_INS_POPFQ,
@@ -44,11 +42,7 @@ def explained(processor: Processor, pending: PendingException) -> PendingExcepti
             found = _int1(processor)
         case 7:
             found = _no_extension(processor)
-        case 11:
-            found = _absent_stack(processor, pending)
-        case 13 if pending.error_code:
-            found = _absent_behind_gate(processor, pending)
-        case 13 if processor.code64:
+        case 13 if not pending.error_code and processor.code64:
             found = _not_canonical(processor)
         case 14 if not _is_fetch(processor, pending):
             found = _port_first(processor) or _update(processor, pending)
@@ -84,50 +78,6 @@ def _no_extension(processor: Processor) -> PendingException | None:
     if instruction.is_sse:
         return PendingException(INVALID) if emulated or not processor.control(Setting.CR4) & CR4_OSFXSR else None
     return PendingException(INVALID) if emulated and instruction.is_mmx else None
-
-
-def _absent_stack(processor: Processor, pending: PendingException) -> PendingException | None:
-    """An absent stack segment that RETF would load: #SS, not #NP (SDM vol. 2, RET)."""
-    instruction = instruction_at(processor)
-    if instruction is None or instruction.id not in (cs.X86_INS_RETF, cs.X86_INS_RETFQ):
-        return None
-    released = instruction.operands[0].imm if instruction.operands else 0
-    size = instruction.operand_size
-    top = processor.stack.base + processor.esp
-    code, stack = (processor.peek(processor.wrapped(top + offset), 2) for offset in (size, 3 * size + released))
-    if code is None or stack is None or _index(code) == pending.error_code != _index(stack):
-        return None
-    return PendingException(STACK, pending.error_code) if _index(stack) == pending.error_code else None
-
-
-def _index(selector: bytes) -> int:
-    return int.from_bytes(selector, "little") & ~RPL_MASK
-
-
-def _absent_behind_gate(processor: Processor, pending: PendingException) -> PendingException | None:
-    """A JMP through a call gate to an absent code segment: #NP, not #GP (SDM vol. 2, JMP)."""
-    instruction = instruction_at(processor)
-    if instruction is None or instruction.id != cs.X86_INS_LJMP:
-        return None
-    selector = _far_selector(processor, instruction)
-    gate = None if selector is None else processor.peek_descriptor(selector)
-    if gate is None or gate >> 40 & 0x1F not in CALL_GATES or not gate >> 47 & 1:
-        return None
-    named = gate >> 16 & 0xFFFF
-    target = processor.peek_descriptor(named)
-    if target is None or named & ~RPL_MASK != pending.error_code:
-        return None
-    code = decode_descriptor(named, target)
-    level = code.dpl <= processor.cpl if code.is_conforming else code.dpl == processor.cpl
-    return PendingException(NOT_PRESENT, pending.error_code) if code.is_code and level and not code.present else None
-
-
-def _far_selector(processor: Processor, instruction: Instruction) -> int | None:
-    memory = instruction.memory_operand()
-    if memory is None:
-        return int(instruction.operands[0].imm) & 0xFFFF if instruction.operands else None
-    raw = processor.peek(processor.wrapped(instruction.linear_address(memory.mem) + instruction.operand_size), 2)
-    return None if raw is None else int.from_bytes(raw, "little")
 
 
 def _not_canonical(processor: Processor) -> PendingException | None:

@@ -79,7 +79,7 @@ def is_wide(target: LiveTarget, code: Segment) -> bool:
 
 def marked(target: LiveTarget, segment: Segment) -> Segment:
     """A segment with its accessed bit set, in its table too (SDM vol. 3, 3.4.5.1). Raises `Raised`."""
-    if not segment.selector & ~RPL_MASK or segment.attributes & ACCESSED:
+    if not target.protected or not segment.selector & ~RPL_MASK or segment.attributes & ACCESSED:
         return segment
     place = descriptor_place(target, segment.selector) + 5 & (LINEAR_64 if target.long_mode else LINEAR_32)
     target.write(place, 1, target.read(place, 1) | 1)

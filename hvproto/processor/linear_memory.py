@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Raised
+from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.paging import Access, PagingMode, Walk, accessed_bits, fault_code, walk
 from hvproto.processor.settings import EFER_LMA
 
@@ -51,7 +52,7 @@ class LinearMemory(ABC):
         page fault, or #GP(0) for an address that isn't canonical) or `UnmappedAccess`.
         """
         mode = mode or self.paging_mode
-        if mode.efer & EFER_LMA and linear >> 47 not in (0, 0x1FFFF):
+        if mode.efer & EFER_LMA and not is_canonical(linear):
             raise Raised(13, 0)
         found = walk(mode, self.read_physical, linear)
         error = fault_code(mode, found, access, user=user)

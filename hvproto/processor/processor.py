@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from hvproto.errors import BadInput
-from hvproto.processor import guards, private_layout, stand_ins, system_calls
+from hvproto.processor import far_code, guards, private_layout, stand_ins, system_calls
 from hvproto.processor.data_breakpoints import DataBreakpoints
 from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
@@ -47,12 +47,9 @@ from hvproto.processor.opcodes import MAX_LENGTH
 from hvproto.processor.portable import PortableEngine
 from hvproto.processor.register_file import RegisterFile
 from hvproto.processor.segments import (
-    ACCESSED,
     NULL_SEGMENT,
-    RPL_MASK,
     TSS32_AVAILABLE,
     TSS32_BUSY,
-    Segment,
     SegmentRegister,
 )
 from hvproto.processor.settings import (
@@ -188,9 +185,9 @@ class Processor(RegisterFile, LinearMemory):
             event = replace(event, v86=tuple(self.segment(register).selector for register in _V86_FRAME))
         result = deliver(target, event, eip, self.target)
         if not result.switched:
-            segments = {SegmentRegister.CS: self._marked(target, result.code)}
+            segments = {SegmentRegister.CS: far_code.marked(target, result.code)}
             if result.stack is not None:
-                segments[SegmentRegister.SS] = self._marked(target, result.stack)
+                segments[SegmentRegister.SS] = far_code.marked(target, result.stack)
             if v86:
                 segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
             self.eflags = result.eflags
@@ -216,14 +213,6 @@ class Processor(RegisterFile, LinearMemory):
         for number, ones, zeros in ((6, DR6_ONES, DR6_ZEROS), (7, DR7_ONES, DR7_ZEROS)):
             value = self.debug_register(number)
             self.engine.write_register(DEBUG_IDS[number], (value | ones) & ~zeros)
-
-    def _marked(self, target: LiveTarget, segment: Segment) -> Segment:
-        """The segment with its accessed bit set, in its table too (SDM vol. 3, 3.4.5.1)."""
-        if not target.protected or not segment.selector & ~RPL_MASK or segment.attributes & ACCESSED:
-            return segment
-        place = self.wrapped(descriptor_place(target, segment.selector) + 5)
-        target.write(place, 1, target.read(place, 1) | 1)
-        return segment.accessed()
 
     def peek_descriptor(self, selector: int) -> int | None:
         """The 8 bytes that a selector names, without any effect; None where its table has none."""
