@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 
 import unicorn
 from unicorn import unicorn_const as uc_const
@@ -55,6 +56,7 @@ again:
     jnz again
     cli                     ; a protection fault whose gate isn't there: a named end of the run
 handler:
+    HALT
     cmp ecx, 1
     je done
     iretd
@@ -78,6 +80,80 @@ idt: .space 0x30 * 8
     .space 0x7ff - 0x31 * 8
 """
 
+WIDE_KERNEL = """
+.origin 0x100000
+start:
+    lgdt [gdtr]
+    mov dword ptr [0x70000], 0x71007
+    mov dword ptr [0x71000], 0x87           ; 1 GiB, one to one, for everybody
+    mov eax, 0x20
+    mov cr4, eax
+    mov eax, 0x70000
+    mov cr3, eax
+    mov ecx, 0xc0000080
+    mov eax, 0x100
+    xor edx, edx
+    wrmsr
+    mov eax, 0x80000001
+    mov cr0, eax
+    jmp 0x08:long
+.code64
+long:
+    lidt [idtr]
+    mov eax, 0x28
+    ltr ax
+    mov rsp, 0x88000
+    lea rax, [handler]
+    mov word ptr [idt + 0x30*16], ax
+    shr eax, 16
+    mov word ptr [idt + 0x30*16 + 6], ax
+    push 0x23
+    push 0x90000
+    push 2
+    push SELECTOR
+    push user
+    iretq
+handler:
+    HALT
+    cmp ecx, 1
+    je done
+    iretq
+done:
+    hlt
+.code32
+user:
+    mov ecx, COUNT
+again:
+    int 0x30
+    sub ecx, 1
+    jnz again
+    cli
+.align 8
+gdt:
+    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff
+    .word 0x67, tss & 0xffff
+    .byte tss >> 16, 0x89, 0, 0
+    .quad 0, 0x00affb000000ffff
+gdtr: .word gdtr - gdt - 1
+    .long gdt
+idtr: .word 0xfff
+    .quad idt
+tss: .long 0, 0x80000, 0
+    .space 92
+idt: .space 0x30 * 16
+    .word 0, 8
+    .byte 0, 0xee
+    .word 0
+    .quad 0
+    .space 0xfff - 0x31 * 16
+"""
+"""The program's code is the same with 32 and with 64 bits."""
+PROGRAMS = {
+    "32-bit kernel": KERNEL,
+    "64-bit kernel, 32-bit program": WIDE_KERNEL.replace("SELECTOR", "0x1b"),
+    "64-bit kernel, 64-bit program": WIDE_KERNEL.replace("SELECTOR", "0x3b"),
+}
+
 
 def yardstick(count: int) -> float:
     """Seconds for ``count`` empty INTR callbacks."""
@@ -91,12 +167,23 @@ def yardstick(count: int) -> float:
     return time.perf_counter() - start
 
 
-def exceptions(engine: str, count: int) -> float:
+def exceptions(engine: str, kernel: str, count: int) -> float:
     """Seconds for ``count`` software interrupts from ring 3 to ring 0 and back."""
     machine = Machine(2 << 20, engine=engine)
-    machine.load(assemble_text(KERNEL.replace("COUNT", str(count)), "<bench>"))
+    machine.load(assemble_text(kernel.replace("COUNT", str(count)).replace("HALT", "nop"), "<bench>"))
     start = time.perf_counter()
     assert machine.run_processor(1 << 60) is Stop.HALT
+    return time.perf_counter() - start
+
+
+def exits(engine: str, kernel: str, count: int) -> float:
+    """The same with a stop at the beginning of each handler: what a way out of a guest costs at least."""
+    machine = Machine(2 << 20, engine=engine)
+    machine.load(assemble_text(kernel.replace("COUNT", str(count)).replace("HALT", "hlt"), "<bench>"))
+    processor = machine.processor
+    start = time.perf_counter()
+    for _ in range(count):
+        assert processor.run(1 << 60) is Stop.HALT
     return time.perf_counter() - start
 
 
@@ -131,19 +218,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     engines = ["portable"] if native.self_check() else ["native", "portable"]
-    count = {"native": 100_000, "portable": 2_000}
-    samples: dict[str, list[float]] = {engine: [] for engine in engines}
+    count = {"native": 50_000, "portable": 1_000}
+    samples: dict[tuple[str, str, str], list[float]] = {}
     startup: list[float] = []
     measure: Callable[[int], float] = yardstick
     for _ in range(rounds):
         unit = measure(50_000) / 50_000
-        for engine in engines:
-            samples[engine].append(exceptions(engine, count[engine]) / count[engine] / unit)
+        for engine, (name, kernel) in product(engines, PROGRAMS.items()):
+            for what, ways in (("int 0x30 and iret", exceptions), ("... with a stop", exits)):
+                number = count[engine] // (10 if what.startswith("...") and engine == "native" else 1)
+                cost = ways(engine, kernel, number) / number / unit
+                samples.setdefault((engine, name, what), []).append(cost)
         startup.append(ready(0) * 1000)
     print(f"{rounds} rounds, medians (least to most)")
-    for engine, ratios in samples.items():
+    for (engine, name, what), ratios in samples.items():
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"int 0x30 from ring 3 and iret, {engine:8}: {statistics.median(ratios):8.2f} Y {spread}")
+        print(f"{engine:8} {name:30} {what:18}: {statistics.median(ratios):8.2f} Y {spread}")
     spread = f"({min(startup):.1f} to {max(startup):.1f})"
     print(f"a machine with 16 MiB is ready in {statistics.median(startup):.1f} ms {spread}")
     for engine in engines:

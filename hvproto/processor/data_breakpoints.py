@@ -15,7 +15,7 @@ from hvproto.processor.instruction import Instruction
 from hvproto.processor.segments import SegmentRegister
 
 if TYPE_CHECKING:
-    from hvproto.processor.processor import Processor
+    from hvproto.processor.cpu import Cpu
 
 _WRITE, _READ_WRITE = 1, 3
 _LENGTHS = (1, 2, 8, 4)
@@ -54,11 +54,12 @@ class DataBreakpoints:
         self._enabled: list[_Breakpoint] = []
         self._held = 0
         """Hits of a load of SS, which are reported after the next instruction (SDM vol. 3, 6.8.3)."""
+        self._held_before = 0
 
     def __bool__(self) -> bool:
         return bool(self._enabled)
 
-    def refresh(self, processor: Processor) -> None:
+    def refresh(self, processor: Cpu) -> None:
         """Take over what the debug registers say now."""
         dr7 = processor.debug_register(7)
         self._enabled = []
@@ -69,9 +70,10 @@ class DataBreakpoints:
                 begin = processor.debug_register(index) & ~(size - 1)
                 self._enabled.append(_Breakpoint(index, begin, size, kind == _READ_WRITE))
 
-    def hits(self, processor: Processor, instruction: Instruction | None) -> int:
+    def hits(self, processor: Cpu, instruction: Instruction | None) -> int:
         """The bits of DR6 that the instruction at EIP is going to set, once it is done."""
         held, self._held = self._held, 0
+        self._held_before = held
         if instruction is None:
             return held
         found = 0
@@ -84,8 +86,12 @@ class DataBreakpoints:
             self._held, found = found, 0
         return held | found
 
+    def take_back(self) -> None:
+        """The instruction that was asked about has not been executed, and will be asked about once more."""
+        self._held = self._held_before
 
-def _accesses(processor: Processor, instruction: Instruction) -> list[_Access]:
+
+def _accesses(processor: Cpu, instruction: Instruction) -> list[_Access]:
     """What an instruction reads and writes in linear memory: its operands and the stack; not descriptors."""
     found = []
     if instruction.id not in _NO_ACCESS:

@@ -20,6 +20,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.errors import EngineError
+from hvproto.processor import mode_change
 from hvproto.processor.c_types import CALLBACKS, MMIO_READ, MMIO_WRITE, Mmr, Msr
 from hvproto.processor.segments import (
     PRESENT,
@@ -35,6 +36,7 @@ from hvproto.processor.settings import (
     CR0_PE,
     CR0_PG,
     CR4_PAE,
+    DR7_ENABLED,
     EFER_MSR,
     EFLAGS_FIXED,
     MXCSR_RESET,
@@ -166,7 +168,8 @@ class Engine(ABC):
         self.hook(
             uc_const.UC_HOOK_MEM_READ_UNMAPPED
             | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED
-            | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED,
+            | uc_const.UC_HOOK_MEM_FETCH_UNMAPPED
+            | uc_const.UC_HOOK_MEM_FETCH_PROT,
             self._on_unmapped,
         )
         self.hook(uc_const.UC_HOOK_EDGE_GENERATED, self._on_new_block)
@@ -190,20 +193,23 @@ class Engine(ABC):
         self.write_setting(Setting.TR, Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT))
         self.write_setting(Setting.IDTR, TableRegister(0, 0x3FF))
         self.forget_exception()
-        self._translate_first_block()
+        self.try_out(_FIRST_BLOCK)  # of the first block that the engine ever translates, it doesn't tell
 
-    def _translate_first_block(self) -> None:
-        """Have the engine translate something: of the first block that it ever does, it doesn't tell."""
-        saved = bytes(self._ram[: len(_FIRST_BLOCK)])
-        self._ram[: len(_FIRST_BLOCK)] = _FIRST_BLOCK
+    def try_out(self, code: bytes, at: int = 0) -> Outcome:
+        """Execute code of ours at a physical address that is the linear one, too; memory and time are put back."""
+        saved, now = bytes(self._ram[at : at + len(code)]), self.now
+        self._ram[at : at + len(code)] = code
+        self.flush_code()
+        self.write_register(EIP_ID, at)
         self._is_tried_out = True
-        self.set_deadline(len(_FIRST_BLOCK) + 1)
-        self.run()
+        self.set_deadline(now + len(code) + 1)
+        outcome = self.run()
         self._is_tried_out = False
-        self.now = 0
-        self._ram[: len(_FIRST_BLOCK)] = saved
+        self.now = now
+        self._ram[at : at + len(code)] = saved
         self.flush_code()
         self.write_register(EIP_ID, 0)
+        return outcome
 
     def hook(
         self, kind: int, method: Callable[..., Any], *, begin: int = 1, end: int = 0, instruction: int | None = None
@@ -266,9 +272,16 @@ class Engine(ABC):
         return Segment(self._mmr.selector, self._mmr.base, self._mmr.limit, self._mmr.flags & 0x00F0_FF00)
 
     def write_setting(self, setting: Setting, value: SettingValue) -> None:
+        """Write a setting as it is to read, in any order with others.
+
+        EFER.LMA is the one bit that depends on others: long mode is entered or left by a write of EFER, whatever the
+        order of CR0, CR4 and EFER, or by one of CR0 as by the processor. EIP keeps its upper half on both ways.
+        """
         match value:
             case int() if setting is Setting.EFER:
-                self.write_msr(EFER_MSR, value)
+                mode_change.write_efer(self, value)
+            case int() if setting is Setting.CR0:
+                mode_change.write_cr0(self, value)
             case int():
                 self.write_register(CONTROL_IDS[setting], value)
             case TableRegister(base, limit):
@@ -325,15 +338,42 @@ class Engine(ABC):
         """An NMI is being delivered: no other before the next IRET (SDM vol. 3, 6.7.1)."""
         self.state().block_nmi()
 
+    def unblock_nmi(self) -> None:
+        """An IRET: others may come."""
+        self.state().unblock_nmi()
+
+    @abstractmethod
+    def write_dr7(self, value: int) -> None:
+        """Write DR7 between two runs, and have its instruction breakpoints take effect."""
+
     # -- whole states ------------------------------------------------------------------------
 
     def save_context(self) -> Any:
-        """Everything the engine keeps of the processor, not memory or TLB; opaque."""
-        return self.uc.context_save()
+        """Everything the engine keeps of the processor, not memory or TLB; opaque.
+
+        The engine's own context points to the breakpoints that it has then: it is saved while there are none.
+        """
+        dr7 = self.read_register(DEBUG_IDS[7])
+        if not dr7 & DR7_ENABLED:
+            return dr7, self.uc.context_save()
+        self.write_dr7(dr7 & ~DR7_ENABLED)
+        context = self.uc.context_save()
+        self.write_dr7(dr7)
+        return dr7, context
 
     def restore_context(self, context: Any) -> None:
         """Put a saved state back and flush the TLB, which a restore alone does not."""
-        self.uc.context_restore(context)
+        dr7, saved = context
+        present = self.read_register(DEBUG_IDS[7])
+        if present & DR7_ENABLED:
+            self.write_dr7(present & ~DR7_ENABLED)
+        self.restore_at_once(saved)
+        if dr7 & DR7_ENABLED:
+            self.write_dr7(dr7)
+
+    def restore_at_once(self, saved: Any) -> None:
+        """Put back a state of Unicorn's own that was saved with the breakpoints that there are now, or with none."""
+        self.uc.context_restore(saved)
         self.flush_tlb()
 
     # -- memory ------------------------------------------------------------------------------
@@ -504,6 +544,7 @@ class Engine(ABC):
             uc_const.UC_MEM_READ_UNMAPPED: "read",
             uc_const.UC_MEM_WRITE_UNMAPPED: "write",
             uc_const.UC_MEM_FETCH_UNMAPPED: "instruction fetch",
+            uc_const.UC_MEM_FETCH_PROT: "instruction fetch",  # from a page at which functions answer
         }[access]
         if self.failure is None:
             self.failure = UnmappedAccess(kind, physical)
@@ -517,7 +558,7 @@ class Engine(ABC):
             self.set_deadline(0)  # it must not run before it has been translated anew
 
     def _on_watched(self, address: int, _size: int) -> None:
-        if self.guarded(self.callbacks.watched, address, otherwise=True):
+        if not self._is_tried_out and self.guarded(self.callbacks.watched, address, otherwise=True):
             self.stop()
 
     def _on_syscall(self) -> None:
@@ -532,7 +573,7 @@ class Engine(ABC):
         self.stop()
 
     def _on_trap(self, address: int, _size: int) -> None:
-        if self.guarded(self.callbacks.trap, address, otherwise=True):
+        if not self._is_tried_out and self.guarded(self.callbacks.trap, address, otherwise=True):
             self.stop()
 
 

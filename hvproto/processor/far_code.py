@@ -18,8 +18,8 @@ from hvproto.processor.segments import (
 from hvproto.processor.settings import EFLAGS_RF
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 NOT_PRESENT, PROTECTION = 11, 13
 
@@ -92,7 +92,7 @@ def null_stack(level: int) -> Segment:
 
 
 def enter(
-    processor: Processor,
+    processor: Cpu,
     target: LiveTarget,
     code: Segment,
     offset: int,
@@ -113,10 +113,10 @@ def enter(
     complete(processor)
 
 
-def complete(processor: Processor) -> None:
+def complete(processor: Cpu) -> None:
     """What the end of any instruction does: RF and the shadow of a load of SS don't outlive it."""
     eflags = processor.eflags
     if eflags & EFLAGS_RF:
         processor.eflags = eflags & ~EFLAGS_RF
     if processor.in_interrupt_shadow:
-        processor.engine.set_shadow(False)
+        processor.set_shadow(False)

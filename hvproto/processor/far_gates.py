@@ -12,8 +12,8 @@ from hvproto.processor.protected_mode import inner_stack
 from hvproto.processor.segments import TSS32_AVAILABLE, TSS_BUSY_BIT, Segment
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 CALL_GATE_16, CALL_GATE_32 = 0x4, 0xC
 """The latter is the one of 64 bits in long mode."""
@@ -49,13 +49,13 @@ def _upper_offset(target: LiveTarget, selector: int) -> int:
     return high & 0xFFFF_FFFF
 
 
-def jump(processor: Processor, target: LiveTarget, gate: CallGate) -> None:
+def jump(processor: Cpu, target: LiveTarget, gate: CallGate) -> None:
     """JMP: to the same privilege level only. Raises `Raised`."""
     code = far_code.code_behind_gate(target, gate.selector, call=False)
     far_code.enter(processor, target, code, far_code.checked_offset(target, code, gate.offset))
 
 
-def call(processor: Processor, target: LiveTarget, gate: CallGate, after: int) -> None:
+def call(processor: Cpu, target: LiveTarget, gate: CallGate, after: int) -> None:
     """CALL: to the same or an inner privilege level; ``after`` is the EIP behind it. Raises `Raised`."""
     code = far_code.code_behind_gate(target, gate.selector, call=True)
     if code.is_conforming or code.dpl == target.cpl:
@@ -67,7 +67,7 @@ def call(processor: Processor, target: LiveTarget, gate: CallGate, after: int) -
         _call_inward(processor, target, gate, code, after)
 
 
-def _call_inward(processor: Processor, target: LiveTarget, gate: CallGate, code: Segment, after: int) -> None:
+def _call_inward(processor: Cpu, target: LiveTarget, gate: CallGate, code: Segment, after: int) -> None:
     """A stack of the inner ring comes from the TSS, and the parameters with it (SDM vol. 3, 5.8.5)."""
     level = code.dpl
     segment, top = _stack_of_long_mode(target, level) if target.long_mode else inner_stack(target, level, 0)

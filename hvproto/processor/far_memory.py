@@ -15,13 +15,13 @@ from hvproto.processor.paging import Access
 from hvproto.processor.segments import CODE, CONFORMING, RPL_MASK, S_BIT, Segment, SegmentRegister
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 STACK_FAULT, PROTECTION = 12, 13
 
 
-def read(processor: Processor, linear: int, size: int) -> int:
+def read(processor: Cpu, linear: int, size: int) -> int:
     """An integer of at most a page from linear memory, with the rights of CPL. Raises `Raised`."""
     user = processor.cpl == 3
     rest = PAGE_SIZE - page_offset(linear)
@@ -30,7 +30,7 @@ def read(processor: Processor, linear: int, size: int) -> int:
     return int.from_bytes(b"".join(bytes(processor.ram[at : at + n]) for at, n in places), "little")
 
 
-def read_pointer(processor: Processor, instruction: Instruction) -> tuple[int, int]:
+def read_pointer(processor: Cpu, instruction: Instruction) -> tuple[int, int]:
     """The selector and the offset that a far JMP or CALL through memory finds there. Raises `Raised`."""
     operand = instruction.memory_operand()
     assert operand is not None
@@ -68,7 +68,7 @@ class Stack:
     """A stack that is read or written relative to a pointer of its own; the processor's SS:ESP stays as it is."""
 
     def __init__(
-        self, processor: Processor, target: LiveTarget, segment: Segment, pointer: int, *, wide: bool, level: int
+        self, processor: Cpu, target: LiveTarget, segment: Segment, pointer: int, *, wide: bool, level: int
     ) -> None:
         """``wide``: as 64-bit code uses it. ``level``: the privilege with which it is written."""
         self._processor = processor
@@ -110,7 +110,7 @@ class Stack:
         return self._segment.base + offset & 0xFFFF_FFFF
 
 
-def current_stack(processor: Processor, target: LiveTarget, *, wide: bool | None = None) -> Stack:
+def current_stack(processor: Cpu, target: LiveTarget, *, wide: bool | None = None) -> Stack:
     """The stack that SS:ESP is; ``wide`` unless the mode of the code at hand decides."""
     wide = processor.code64 if wide is None else wide
     return Stack(processor, target, target.stack, target.esp, wide=wide, level=target.cpl)

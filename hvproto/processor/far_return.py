@@ -11,14 +11,14 @@ from hvproto.processor.instruction import Instruction
 from hvproto.processor.segments import NULL_SEGMENT, RPL_MASK, Segment, SegmentRegister
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 STACK_FAULT, PROTECTION = 12, 13
 _DATA_REGISTERS = (SegmentRegister.ES, SegmentRegister.FS, SegmentRegister.GS, SegmentRegister.DS)
 
 
-def far_return(processor: Processor, instruction: Instruction) -> None:
+def far_return(processor: Cpu, instruction: Instruction) -> None:
     """Do what the RETF at EIP does. Raises `Raised`, with nothing changed."""
     target = processor.target()
     size = instruction.operand_size
@@ -45,7 +45,7 @@ def return_segment(target: LiveTarget, selector: int) -> Segment:
 
 
 def _outward(
-    processor: Processor, target: LiveTarget, stack: Stack, code: Segment, offset: int, size: int, released: int
+    processor: Cpu, target: LiveTarget, stack: Stack, code: Segment, offset: int, size: int, released: int
 ) -> None:
     """The outer ring's stack lies behind the parameters; those are released on both."""
     wide = far_code.is_wide(target, code)
@@ -72,7 +72,7 @@ def outer_stack(target: LiveTarget, selector: int, level: int, *, wide: bool) ->
     return stack
 
 
-def close_segments(processor: Processor, level: int) -> None:
+def close_segments(processor: Cpu, level: int) -> None:
     """Data segments that the outer ring may not use become null."""
     closed = {}
     for register in _DATA_REGISTERS:

@@ -18,15 +18,15 @@ from hvproto.processor.segments import (
 from hvproto.processor.settings import Setting
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 INVALID_TSS, NOT_PRESENT, STACK_FAULT = 10, 11, 12
 TSS_ORDER = tuple(SegmentRegister)
 """ES, CS, SS, DS, FS, GS: in a TSS as in their machine encoding."""
 
 
-def load_task_segments(processor: Processor, ldt: int, selectors: tuple[int, ...], *, v86: bool, external: int) -> None:
+def load_task_segments(processor: Cpu, ldt: int, selectors: tuple[int, ...], *, v86: bool, external: int) -> None:
     """LDTR and the segment registers; ``external`` goes into the error codes. Raises `Raised`."""
     try:
         _load_ldt(processor, ldt)
@@ -39,7 +39,7 @@ def load_task_segments(processor: Processor, ldt: int, selectors: tuple[int, ...
         raise Raised(fault.vector, error, fault.cr2) from None
 
 
-def _load_ldt(processor: Processor, selector: int) -> None:
+def _load_ldt(processor: Cpu, selector: int) -> None:
     if not selector & ~RPL_MASK:
         return
     target = processor.target()
@@ -49,7 +49,7 @@ def _load_ldt(processor: Processor, selector: int) -> None:
     processor.write_setting(Setting.LDTR, found)
 
 
-def _load_stack(processor: Processor, selector: int, level: int) -> None:
+def _load_stack(processor: Cpu, selector: int, level: int) -> None:
     """SS comes first: what fails behind it has a stack to be reported on."""
     target = processor.target()
     stack = _found(target, selector)
@@ -60,7 +60,7 @@ def _load_stack(processor: Processor, selector: int, level: int) -> None:
     processor.set_segments({SegmentRegister.SS: marked(target, stack)})
 
 
-def _load_code(processor: Processor, selector: int) -> None:
+def _load_code(processor: Cpu, selector: int) -> None:
     target = processor.target()
     code = _found(target, selector)
     if not code.is_code or (code.dpl > code.rpl if code.is_conforming else code.dpl != code.rpl):
@@ -70,7 +70,7 @@ def _load_code(processor: Processor, selector: int) -> None:
     processor.set_segments({SegmentRegister.CS: marked(target, code)})
 
 
-def _load_data(processor: Processor, selectors: tuple[int, ...]) -> None:
+def _load_data(processor: Cpu, selectors: tuple[int, ...]) -> None:
     target = processor.target()
     level = selectors[1] & RPL_MASK
     for register, selector in zip(TSS_ORDER, selectors, strict=False):

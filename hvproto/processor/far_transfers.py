@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from capstone import x86_const as cs
-
 from hvproto.processor import far_code, far_gates
 from hvproto.processor.exceptions import Raised, descriptor_place, load_descriptor
 from hvproto.processor.far_gates import CALL_GATE_16, CALL_GATE_32, CallGate
@@ -21,26 +19,22 @@ from hvproto.processor.far_return import far_return
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.protected_mode import TASK_GATE
 from hvproto.processor.segments import TSS16_AVAILABLE, TSS32_AVAILABLE, Segment
-from hvproto.processor.settings import CR0_PE, EFLAGS_NT, EFLAGS_VM, Setting
-from hvproto.processor.state import NMI_BLOCKED
-from hvproto.processor.task_switch import switch_back, switch_by_branch
+from hvproto.processor.settings import CR0_PE, EFLAGS_VM, Setting
+from hvproto.processor.task_switch import switch_by_branch
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 NOT_PRESENT, PROTECTION = 11, 13
-_RETURNS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD})
 _TASKS = (TASK_GATE, TSS16_AVAILABLE, TSS32_AVAILABLE)
 
 
-def replacement(processor: Processor, instruction: Instruction) -> Callable[[], None] | None:
+def replacement(processor: Cpu, instruction: Instruction) -> Callable[[], None] | None:
     """What to do instead of the instruction at EIP, or None if the engine is to execute it.
 
     What is done raises `Raised` for the instruction's fault; nothing has changed then, unless it is ``committed``.
     """
-    if instruction.id in _RETURNS:
-        return _return_to_task(processor, instruction)
     kind = far_kind(instruction.code, wide=processor.code64)
     if kind is None or not processor.control(Setting.CR0) & CR0_PE or processor.eflags & EFLAGS_VM:
         return None
@@ -49,23 +43,7 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
     return partial(_branch, processor, instruction, kind)
 
 
-def _return_to_task(processor: Processor, instruction: Instruction) -> Callable[[], None] | None:
-    """IRET from a nested task: the engine reads a 16-bit TSS at wrong places."""
-    if processor.eflags & (EFLAGS_NT | EFLAGS_VM) != EFLAGS_NT or processor.long_mode:
-        return None
-    if not processor.control(Setting.CR0) & CR0_PE:
-        return None
-    return partial(_switch_back, processor, processor.eip + instruction.size & 0xFFFF_FFFF)
-
-
-def _switch_back(processor: Processor, after: int) -> None:
-    switch_back(processor, processor.target(), after)
-    if processor.nmi_blocked:
-        processor.engine.state().second_summary.value &= ~NMI_BLOCKED
-        processor.engine.summarize()  # and puts it back
-
-
-def _branch(processor: Processor, instruction: Instruction, kind: FarKind) -> None:
+def _branch(processor: Cpu, instruction: Instruction, kind: FarKind) -> None:
     """JMP or CALL: to a code segment, or to what a system descriptor stands for."""
     if kind in (FarKind.JMP_MEMORY, FarKind.CALL_MEMORY):
         selector, offset = read_pointer(processor, instruction)
@@ -85,7 +63,7 @@ def _branch(processor: Processor, instruction: Instruction, kind: FarKind) -> No
         _to_code(processor, target, found, offset, after, size)
 
 
-def _to_code(processor: Processor, target: LiveTarget, code: Segment, offset: int, after: int, size: int) -> None:
+def _to_code(processor: Cpu, target: LiveTarget, code: Segment, offset: int, after: int, size: int) -> None:
     """Straight to a code segment; ``size`` is that of what CALL pushes, 0 for JMP."""
     far_code.check_directly(target, code)
     offset = far_code.checked_offset(target, code, offset)
@@ -95,7 +73,7 @@ def _to_code(processor: Processor, target: LiveTarget, code: Segment, offset: in
     far_code.enter(processor, target, code, offset, pointer=stack.pointer if size else None)
 
 
-def _by_descriptor(processor: Processor, target: LiveTarget, found: Segment, after: int, *, call: bool) -> None:
+def _by_descriptor(processor: Cpu, target: LiveTarget, found: Segment, after: int, *, call: bool) -> None:
     """Through a call gate or a task gate, or to a task. A gate's DPL counts against CPL and RPL (SDM vol. 3, 5.8.4)."""
     kind, error = found.system_type, far_code.error_of(found.selector)
     is_gate = kind == CALL_GATE_32 or (kind == CALL_GATE_16 and not target.long_mode)

@@ -43,19 +43,19 @@ from hvproto.processor.settings import (
 )
 
 if TYPE_CHECKING:
-    from hvproto.processor.processor import Processor
+    from hvproto.processor.cpu import Cpu
 
 INVALID, STACK, PROTECTION = 6, 12, 13
 RAX, RCX, RDX = 0, 1, 2
 HIGH_HALF = 0xFFFF_FFFF_0000_0000
-PRIVILEGED = SYSTEM_LOADS | {cs.X86_INS_WRMSR}
+PRIVILEGED = SYSTEM_LOADS | {cs.X86_INS_RDMSR, cs.X86_INS_WRMSR}
 _CONTROL = {getattr(cs, f"X86_REG_CR{n}"): n for n in (0, 3, 4, 8)}
 _DEBUG = {getattr(cs, f"X86_REG_DR{n}"): n for n in range(8)}
 _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
 """SDM vol. 3, table 4-8: bits 1 and 2, 5 to 8, and those above the physical address."""
 
 
-def check(processor: Processor, instruction: Instruction) -> None:
+def check(processor: Cpu, instruction: Instruction) -> None:
     """Raises `Raised` if the instruction faults, other than by its memory operand."""
     if has_forbidden_lock(instruction.code, wide=processor.code64):
         raise Raised(INVALID)
@@ -78,7 +78,7 @@ def check(processor: Processor, instruction: Instruction) -> None:
         _load_table_register(processor, instruction)
 
 
-def _move(processor: Processor, instruction: Instruction) -> None:
+def _move(processor: Cpu, instruction: Instruction) -> None:
     target, source = instruction.operands[0], instruction.operands[1]
     privileged = target.type == cs.X86_OP_REG and target.reg != cs.X86_REG_SS
     if privileged and processor.cpl != 0:
@@ -87,6 +87,8 @@ def _move(processor: Processor, instruction: Instruction) -> None:
         _write_control(processor, _CONTROL[target.reg], processor.register(instruction.name_of(source.reg)))
     elif target.type == cs.X86_OP_REG and target.reg == cs.X86_REG_SS:
         _load_stack(processor, instruction)
+    elif source.type == cs.X86_OP_REG and source.reg in _CONTROL:
+        return
     elif processor.cpl == 0 and processor.debug_register(7) & DR7_GD:
         processor.set_debug_register(6, processor.debug_register(6) | DR6_BD)
         raise Raised(DEBUG_VECTOR)
@@ -97,12 +99,12 @@ def _move(processor: Processor, instruction: Instruction) -> None:
         processor.debug_registers_change()
 
 
-def _knows_descriptors(processor: Processor) -> bool:
+def _knows_descriptors(processor: Cpu) -> bool:
     """Whether this is protected mode proper: LLDT and LTR are invalid elsewhere (SDM vol. 2, LLDT)."""
     return bool(processor.control(Setting.CR0) & CR0_PE) and not processor.eflags & EFLAGS_VM
 
 
-def _write_control(processor: Processor, number: int, value: int) -> None:
+def _write_control(processor: Cpu, number: int, value: int) -> None:
     cr0, cr4 = processor.control(Setting.CR0), processor.control(Setting.CR4)
     efer = processor.control(Setting.EFER)
     if number == 0:
@@ -131,7 +133,7 @@ def _write_control(processor: Processor, number: int, value: int) -> None:
         raise Raised(PROTECTION, 0)
 
 
-def _check_pdptes(processor: Processor, cr3: int) -> None:
+def _check_pdptes(processor: Cpu, cr3: int) -> None:
     """The four PDPTEs are checked as CR3 is loaded (SDM vol. 3, 4.4.1)."""
     for index in range(4):
         entry = processor.read_physical((cr3 & PAE.root_mask) + 8 * index, 8)
@@ -139,7 +141,7 @@ def _check_pdptes(processor: Processor, cr3: int) -> None:
             raise Raised(PROTECTION, 0)
 
 
-def _load_stack(processor: Processor, instruction: Instruction) -> None:
+def _load_stack(processor: Cpu, instruction: Instruction) -> None:
     """Null is for rings 0 to 2 of 64-bit code only, with the ring as its RPL (SDM vol. 2, MOV)."""
     target = processor.target()
     selector = instruction.read(instruction.operands[1], 2)
@@ -156,7 +158,7 @@ def _load_stack(processor: Processor, instruction: Instruction) -> None:
         raise Raised(STACK, selector & ~RPL_MASK)
 
 
-def _write_msr(processor: Processor) -> None:
+def _write_msr(processor: Cpu) -> None:
     number = processor.gpr(RCX) & 0xFFFF_FFFF
     value = (processor.gpr(RDX) & 0xFFFF_FFFF) << 32 | processor.gpr(RAX) & 0xFFFF_FFFF
     if number == EFER_MSR:
@@ -167,7 +169,7 @@ def _write_msr(processor: Processor) -> None:
         raise Raised(PROTECTION, 0)
 
 
-def _load_system_segment(processor: Processor, instruction: Instruction) -> None:
+def _load_system_segment(processor: Cpu, instruction: Instruction) -> None:
     selector = instruction.read(instruction.operands[0], 2)
     if selector is None:
         return
@@ -195,7 +197,7 @@ def _wrong_type(segment: Segment, is_task: bool) -> bool:
     return not segment.is_system or segment.system_type != (TSS32_AVAILABLE if is_task else SYSTEM_LDT)
 
 
-def _load_table_register(processor: Processor, instruction: Instruction) -> None:
+def _load_table_register(processor: Cpu, instruction: Instruction) -> None:
     if not processor.code64:
         return
     memory = instruction.operands[0].mem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Protocol, overload
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.processor.engine import UnmappedAccess
@@ -15,13 +16,30 @@ _LINEAR_32 = 0xFFFF_FFFF
 _LINEAR_64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
+class PhysicalMemory(Protocol):
+    """Bytes by physical address: a memoryview, or something that puts a guest's scattered memory together.
+
+    What slices and indices beyond the length do is undefined: `LinearMemory` asks for none.
+    """
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, place: int, /) -> int: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> Any: ...
+    @overload
+    def __setitem__(self, place: slice, value: bytes, /) -> None: ...
+    @overload
+    def __setitem__(self, place: int, value: int, /) -> None: ...
+
+
 class LinearMemory(ABC):
     """Memory as the page tables in CR3 map it. Sizes are in bytes, integers little endian.
 
     Addresses are *linear* unless the name says physical; they wrap at 4 GiB outside long mode.
     """
 
-    ram: memoryview
+    ram: PhysicalMemory
 
     @property
     @abstractmethod
@@ -58,39 +76,50 @@ class LinearMemory(ABC):
         error = fault_code(mode, found, access, user=user)
         if error is not None or found.physical is None:
             raise Raised(14, error, linear)
-        for address, bits in accessed_bits(mode, found, access):
+        updates = accessed_bits(mode, found, access)
+        for address, bits in updates:
             self.ram[address] |= bits
+        if updates:
+            self.entries_marked(linear)
         if found.physical >= len(self.ram):
             raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), found.physical)
         return found.physical
 
-    def read_bytes(self, linear: int, size: int) -> bytes:
-        """Bytes from linear memory at supervisor level. Raises `Raised` (a page fault) and `UnmappedAccess`."""
-        return b"".join(bytes(self.ram[at : at + n]) for at, n in self._pieces(linear, size, Access.READ))
+    def entries_marked(self, linear: int) -> None:  # noqa: B027 - for who keeps copies of the tables
+        """Called after A or D bits have been set in the tables that map a linear address."""
 
-    def write_bytes(self, linear: int, data: bytes) -> None:
-        """Bytes to linear memory at supervisor level; nothing is written if any page faults."""
+    def read_bytes(self, linear: int, size: int, *, user: bool = False) -> bytes:
+        """Bytes from linear memory, at supervisor level unless ``user``.
+
+        Raises `Raised` (a page fault, or #GP(0) for an address that isn't canonical) and `UnmappedAccess`.
+        """
+        return b"".join(bytes(self.ram[at : at + n]) for at, n in self._pieces(linear, size, Access.READ, user))
+
+    def write_bytes(self, linear: int, data: bytes, *, user: bool = False) -> None:
+        """Bytes to linear memory, at supervisor level unless ``user``; nothing is written if any page faults."""
         done = 0
-        for at, n in list(self._pieces(linear, len(data), Access.WRITE)):
+        for at, n in self._pieces(linear, len(data), Access.WRITE, user):
             self.ram[at : at + n] = data[done : done + n]
             done += n
 
-    def _pieces(self, linear: int, size: int, access: Access) -> list[tuple[int, int]]:
+    def _pieces(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
         mode = self.paging_mode
         mask = linear_mask(mode)
         pieces = []
         while size > 0:
             n = min(size, PAGE_SIZE - page_offset(linear))
-            pieces.append((self.translate(linear, access, mode=mode), n))
+            pieces.append((self.translate(linear, access, user=user, mode=mode), n))
             linear = linear + n & mask
             size -= n
         return pieces
 
-    def read(self, linear: int, size: int) -> int:
-        return int.from_bytes(self.read_bytes(linear, size), "little")
+    def read(self, linear: int, size: int, *, user: bool = False) -> int:
+        """An integer from linear memory, as `read_bytes` reads."""
+        return int.from_bytes(self.read_bytes(linear, size, user=user), "little")
 
-    def write(self, linear: int, size: int, value: int) -> None:
-        self.write_bytes(linear, value.to_bytes(size, "little"))
+    def write(self, linear: int, size: int, value: int, *, user: bool = False) -> None:
+        """An integer to linear memory, as `write_bytes` writes."""
+        self.write_bytes(linear, value.to_bytes(size, "little"), user=user)
 
     def peek(self, linear: int, size: int) -> bytes | None:
         """Bytes of linear memory without any effect; None if some of it isn't mapped to RAM."""

@@ -19,13 +19,13 @@ from hvproto.processor.settings import CR0_PE, EFER_LMA
 from hvproto.processor.task_switch import switch_task
 
 if TYPE_CHECKING:
-    from hvproto.processor.processor import Processor
+    from hvproto.processor.cpu import Cpu
 
 
 class LiveTarget:
     """Implements `hvproto.processor.exceptions.Target` for one delivery on the real processor."""
 
-    def __init__(self, processor: Processor) -> None:
+    def __init__(self, processor: Cpu) -> None:
         self._processor = processor
         self._pages: dict[tuple[int, Access, bool], int] = {}
 

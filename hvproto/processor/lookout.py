@@ -27,7 +27,8 @@ _CANDIDATES = re.compile(
     rb"|[\x9a\xea\xca\xcb]"  # far CALL, JMP and RET
     rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"  # the same through memory
     rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
-    rb"|\x0f[\x00-\x03\x07\x21-\x23\x30\x31\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, MSRs, SYSEXIT
+    rb"|\x0f[\x00-\x03\x07\x21-\x23\x30-\x32\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, MSRs, SYSEXIT
+    rb"|\x0f\xa2|[\x44-\x47\x4c-\x4f]\x0f\x20"  # CPUID, MOV from CR8
     rb"|\x0f\xae[\xd0-\xdf]",  # WRFSBASE, WRGSBASE
     re.DOTALL,
 )
@@ -39,9 +40,8 @@ IRETS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_IRETQ})
 BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
 DESCRIPTOR_QUERIES = frozenset({cs.X86_INS_LAR, cs.X86_INS_LSL})
 TIME_STAMPS = frozenset({cs.X86_INS_RDTSC, cs.X86_INS_RDTSCP})
-_ALWAYS = (
-    FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | TIME_STAMPS | {cs.X86_INS_WRMSR}
-)
+MODEL = frozenset({cs.X86_INS_CPUID, cs.X86_INS_RDMSR, cs.X86_INS_WRMSR})
+_ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | TIME_STAMPS | MODEL
 _CONTROL = range(cs.X86_REG_CR0, cs.X86_REG_CR15 + 1)
 _DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
 
@@ -107,5 +107,6 @@ def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
         return bool(mode == capstone.CS_MODE_16)
     if instruction.id == cs.X86_INS_MOV:
         target, source = (operand.reg if operand.type == cs.X86_OP_REG else 0 for operand in instruction.operands)
-        return target == cs.X86_REG_SS or target in _CONTROL or target in _DEBUG or source in _DEBUG
+        special = target == cs.X86_REG_SS or target in _CONTROL or target in _DEBUG
+        return special or source in _DEBUG or source == cs.X86_REG_CR8
     return False

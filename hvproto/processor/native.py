@@ -20,6 +20,7 @@ from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor import thunks
 from hvproto.processor.engine import (
+    DEBUG_IDS,
     VECTORS_WITH_ERROR_CODE,
     Callbacks,
     Engine,
@@ -31,6 +32,7 @@ from hvproto.processor.page_walk_thunk import PAGE_WALK
 from hvproto.processor.paging import A
 from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
+from hvproto.processor.settings import DR7_ENABLED
 from hvproto.processor.state import SUMMARY_FROM_EFLAGS, StateView
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
@@ -146,6 +148,12 @@ class NativeEngine(Engine):
         uclib.x86_update_hflags_x86_64(ctypes.c_void_p(self._env))
         # It copies these from EFLAGS, where the engine looks for them anyway; here they would stay for good.
         self._state.summary.value &= ~SUMMARY_FROM_EFLAGS
+
+    def write_dr7(self, value: int) -> None:
+        old = self.read_register(DEBUG_IDS[7])
+        uclib.cpu_x86_update_dr7_x86_64(ctypes.c_void_p(self._env), ctypes.c_uint32(value))
+        if (old | value) & DR7_ENABLED:
+            self.flush_code()  # the engine looks only for translations of code that is mapped now
 
     # -- running -----------------------------------------------------------------------------
 

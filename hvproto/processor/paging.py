@@ -156,7 +156,7 @@ def walk(mode: PagingMode, read: ReadEntry, linear: int) -> Walk:
         address = table + fmt.index(level, linear) * fmt.entry_size
         entry = read(address, fmt.entry_size)
         if entry is None:
-            entry = 0
+            entry = (1 << 8 * fmt.entry_size) - 1  # nobody answers: on a PC's bus all bits are ones then
         steps.append(Step(level, address, entry))
         if not entry & P:
             return Walk(linear, tuple(steps), None, writable, user, no_execute, 1 << shift)

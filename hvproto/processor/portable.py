@@ -27,6 +27,7 @@ from hvproto.processor.engine import (
     Outcome,
     PendingException,
 )
+from hvproto.processor.errand import execute_privileged
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import CR0_PE, CR0_PG, DR7_ENABLED, EFLAGS_IF, EFLAGS_RF, Setting, SettingValue
@@ -39,6 +40,13 @@ _CR3 = x86_const.UC_X86_REG_CR3
 INVALID_OPCODE = 6
 _NOWHERE = 0xFFFF_F000
 """A physical address where no machine has memory: a walk that begins there finds nothing present."""
+
+
+_MOV_DR7_RAX = b"\x0f\x23\xf8"
+
+
+def _breaks_on_code(dr7: int) -> bool:
+    return any(dr7 >> 2 * index & 3 and not dr7 >> 16 + 4 * index & 3 for index in range(4))
 
 
 class PortableEngine(Engine):
@@ -106,9 +114,9 @@ class PortableEngine(Engine):
         self._copy_is_stale = True
         super().write_msr(number, value)
 
-    def restore_context(self, context: Any) -> None:
+    def restore_at_once(self, saved: Any) -> None:
         self._copy_is_stale = self._flags_are_new = True
-        super().restore_context(context)
+        super().restore_at_once(saved)
 
     def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
         view = self.state()
@@ -132,6 +140,18 @@ class PortableEngine(Engine):
     def block_nmi(self) -> None:
         super().block_nmi()
         self._put_back()
+
+    def unblock_nmi(self) -> None:
+        super().unblock_nmi()
+        self._put_back()
+
+    def write_dr7(self, value: int) -> None:
+        """Where instruction breakpoints come or go, by a MOV that the engine executes: no public call does it."""
+        old = self.read_register(DEBUG_IDS[7])
+        if old != value and (_breaks_on_code(old) or _breaks_on_code(value)):
+            execute_privileged(self, _MOV_DR7_RAX, value)
+        else:
+            self.write_register(DEBUG_IDS[7], value)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -184,7 +204,7 @@ class PortableEngine(Engine):
             raise unicorn.UcError(status)
         if self._violation is not None:
             # The engine went on: go back to before the IN or OUT.
-            self.restore_context(self._violation)
+            self.restore_at_once(self._violation)
             fault = self._refusal
             assert fault is not None
             if fault.cr2 is not None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Protocol
 
 from hvproto.errors import BadInput
-from hvproto.processor import far_code, guards, private_layout, stand_ins, system_calls
+from hvproto.processor import guards, private_layout, stand_ins, system_calls
 from hvproto.processor.data_breakpoints import DataBreakpoints
-from hvproto.processor.delivery import deliver
 from hvproto.processor.engine import (
     DEBUG_IDS,
     Engine,
@@ -31,47 +29,31 @@ from hvproto.processor.exceptions import (
     INVALID_OPCODE,
     NMI_VECTOR,
     Delivered,
-    Event,
     Raised,
-    Source,
-    descriptor_place,
-    exception_source,
 )
 from hvproto.processor.explain import explained, is_premature
 from hvproto.processor.instruction import instruction_at
-from hvproto.processor.linear_memory import LinearMemory
-from hvproto.processor.live_target import LiveTarget
 from hvproto.processor.lookout import Lookout, watched
+from hvproto.processor.model import Model
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.opcodes import MAX_LENGTH
 from hvproto.processor.portable import PortableEngine
 from hvproto.processor.register_file import RegisterFile
-from hvproto.processor.segments import (
-    NULL_SEGMENT,
-    TSS32_AVAILABLE,
-    TSS32_BUSY,
-    SegmentRegister,
-)
 from hvproto.processor.settings import (
-    CR0_PE,
     DR6_BREAKPOINTS,
     DR6_BS,
     DR6_ONES,
     DR6_ZEROS,
-    DR7_GD,
+    DR7_ENABLED,
     DR7_ONES,
     DR7_ZEROS,
     EFLAGS_IF,
-    EFLAGS_IOPL,
     EFLAGS_TF,
-    EFLAGS_VM,
     Setting,
 )
+from hvproto.processor.take_event import take_exception, take_interrupt
 
 ENGINE_VARIABLE = "HVPROTO_ENGINE"
-_TSS_IO_MAP_BASE = 0x66
-_V86_FRAME = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
-"""What an interrupt of virtual-8086 mode pushes besides, in this order, and makes null."""
 
 
 def _raise(fault: Raised) -> None:
@@ -87,7 +69,7 @@ class Stop(Enum):
 
     DEADLINE = auto()  # at a block boundary, at or after the deadline or a requested stop
     HALT = auto()  # HLT at ring 0; EIP is after it
-    TRAP = auto()  # before the instruction at ``trapped_at``, which is planted
+    TRAP = auto()  # before the instruction at ``trapped_at``, which is planted or that `on_system_call` wants
 
 
 class Ports(Protocol):
@@ -112,7 +94,7 @@ def choose_engine(name: str | None = None) -> type[Engine]:
     return NativeEngine if private_layout.self_check() is None else PortableEngine
 
 
-class Processor(RegisterFile, LinearMemory):
+class Processor(RegisterFile):
     """An x86 processor in any of its modes over ``ram``, which Python owns.
 
     Registers are 64 bits wide; outside long mode the upper half of what is written is dropped. The names are those
@@ -126,6 +108,8 @@ class Processor(RegisterFile, LinearMemory):
         """(physical address, size): called after a store to a protected page, inside the run."""
         self.is_trap: Callable[[int], bool] = lambda _address: True
         """Whether a planted instruction at this address is to stop the processor now."""
+        self.on_system_call: Callable[[SystemCall], bool] | None = None
+        """Asked before a SYSCALL or SYSENTER, between two runs of the engine: True stops the processor before it."""
         self.on_breath: Callable[[], None] = lambda: None
         """Called now and then in a long run, while the processor is stopped; what it raises ends the run."""
         self.trapped_at = 0
@@ -144,16 +128,16 @@ class Processor(RegisterFile, LinearMemory):
             self.engine.port_refusal = lambda port, size: me._port_refusal(port, size)
             self.engine.code_byte = lambda offset: me._code_byte(offset)
 
-    # -- delivery ----------------------------------------------------------------------------
+    @property
+    def model(self) -> Model | None:
+        """Who answers at the ports brings its own local APIC, or none."""
+        return getattr(self.ports, "model", None)
 
-    def target(self) -> LiveTarget:
-        """The state as it is now, for one delivery."""
-        return LiveTarget(self)
+    # -- delivery ----------------------------------------------------------------------------
 
     def interrupt(self, vector: int) -> Delivered:
         """Deliver an external interrupt through the current IDT now. Raises `Shutdown`."""
-        eip = self.eip
-        return self._deliver(Event(vector, Source.EXTERNAL, eip), eip)
+        return take_interrupt(self, vector)
 
     def nmi(self) -> Delivered:
         """Deliver a non-maskable interrupt now; others are blocked until the next IRET (SDM vol. 3, 6.7.1).
@@ -163,85 +147,15 @@ class Processor(RegisterFile, LinearMemory):
         self.engine.block_nmi()
         return self.interrupt(NMI_VECTOR)
 
-    @property
-    def nmi_blocked(self) -> bool:
-        """Whether an NMI has been delivered and no IRET executed since."""
-        return self.engine.state().nmi_blocked
-
     def raise_exception(self, vector: int, error_code: int | None = None) -> Delivered:
         """Deliver a fault of the instruction at EIP through the current IDT. Raises `Shutdown`."""
-        return self._deliver_pending(PendingException(vector, error_code))
-
-    def _deliver_pending(self, pending: PendingException) -> Delivered:
-        eip = self.eip
-        source = Source.SOFTWARE if pending.software else exception_source(pending.vector)
-        cr2 = self.cr2 if pending.vector == 14 and not pending.software else None
-        return self._deliver(Event(pending.vector, source, eip + pending.length, pending.error_code, cr2), eip)
-
-    def _deliver(self, event: Event, eip: int) -> Delivered:
-        target = self.target()
-        v86 = bool(target.eflags & EFLAGS_VM)
-        if v86:
-            event = replace(event, v86=tuple(self.segment(register).selector for register in _V86_FRAME))
-        result = deliver(target, event, eip, self.target)
-        if not result.switched:
-            segments = {SegmentRegister.CS: far_code.marked(target, result.code)}
-            if result.stack is not None:
-                segments[SegmentRegister.SS] = far_code.marked(target, result.stack)
-            if v86:
-                segments.update(dict.fromkeys(_V86_FRAME, NULL_SEGMENT))
-            self.eflags = result.eflags
-            self.set_segments(segments)
-            self.eip = result.eip
-        self.esp = result.esp
-        if result.cr2 is not None:
-            self.cr2 = result.cr2
-        if result.vector == DEBUG_VECTOR and event.source is not Source.SOFTWARE:
-            self._end_general_detection()
-        if self.engine.state().shadow:
-            self.engine.set_shadow(False)
-        return result
-
-    def _end_general_detection(self) -> None:
-        """The processor clears DR7.GD as it enters the handler of #DB, so that this may use the debug registers."""
-        dr7 = self.debug_register(7)
-        if dr7 & DR7_GD:
-            self.engine.write_register(DEBUG_IDS[7], dr7 & ~DR7_GD)
+        return take_exception(self, PendingException(vector, error_code))
 
     def _fix_debug_registers(self) -> None:
         """Give the bits of DR6 and DR7 that can't be written their values (SDM vol. 3, 17.2.3 and 17.2.4)."""
         for number, ones, zeros in ((6, DR6_ONES, DR6_ZEROS), (7, DR7_ONES, DR7_ZEROS)):
             value = self.debug_register(number)
             self.engine.write_register(DEBUG_IDS[number], (value | ones) & ~zeros)
-
-    def peek_descriptor(self, selector: int) -> int | None:
-        """The 8 bytes that a selector names, without any effect; None where its table has none."""
-        try:
-            raw = self.peek(self.wrapped(descriptor_place(self.target(), selector)), 8)
-        except Raised:
-            return None
-        return None if raw is None else int.from_bytes(raw, "little")
-
-    @property
-    def in_interrupt_shadow(self) -> bool:
-        """Whether an STI or a load of SS, the last instruction, holds interrupts off for one more (SDM vol. 3, 6.8)."""
-        return self.engine.state().shadow
-
-    def port_allowed(self, port: int, size: int) -> bool:
-        """Whether IOPL or the I/O permission bitmap allow an access (SDM vol. 1, 19.5)."""
-        if not self.control(Setting.CR0) & CR0_PE:
-            return True
-        eflags = self.eflags
-        if not eflags & EFLAGS_VM and self.cpl <= (eflags & EFLAGS_IOPL) >> 12:
-            return True
-        tr = self.tr
-        if tr.system_type not in (TSS32_AVAILABLE, TSS32_BUSY) or tr.limit < _TSS_IO_MAP_BASE + 1:
-            return False
-        at = self.read(self.wrapped(tr.base + _TSS_IO_MAP_BASE), 2) + port // 8
-        if at + 1 > tr.limit:
-            return False
-        bits = self.read(self.wrapped(tr.base + at), 2) >> (port & 7)
-        return not bits & ((1 << size) - 1)
 
     def _port_refusal(self, port: int, size: int) -> Raised | None:
         try:
@@ -255,14 +169,13 @@ class Processor(RegisterFile, LinearMemory):
 
     # -- running -----------------------------------------------------------------------------
 
-    @property
-    def now(self) -> int:
-        """Virtual time in cycles; live, also inside a run."""
-        return self.engine.now
-
     def advance_to(self, when: int) -> None:
         """Let time pass while the processor is halted."""
         self.engine.now = max(self.engine.now, when)
+
+    def spend(self, cycles: int) -> None:
+        """Let time pass in the middle of a run: the instruction that is under way takes longer than its bytes say."""
+        self.engine.now += cycles
 
     def request_stop(self) -> None:
         """End the run at the next block boundary; safe from any hook."""
@@ -313,19 +226,25 @@ class Processor(RegisterFile, LinearMemory):
                 engine.set_shadow(True)
                 end = min(end, engine.now + 1)
             engine.set_deadline(end)
+            began = engine.now
             outcome = engine.run()
             was_alone, alone = alone, False
             self._translate_anew()
             match outcome:
                 case Outcome.STOPPED:
                     if self._trapped:
+                        self._intervention = None  # whoever planted the trap decides
                         return Stop.TRAP
                     if self._intervention is not None:
                         action, self._intervention = self._intervention, None
-                        if action is not _nothing:
-                            self._do_instead(action)
+                        if action is _nothing:
+                            self._breakpoints.take_back()
+                        else:
+                            self._do_instead(action, hits=hits)
                         continue
-                    if hits and delivered == engine.delivered:
+                    if engine.now == began:  # the block has just been translated, and has to be once more
+                        self._breakpoints.take_back()
+                    elif hits and delivered == engine.delivered:
                         self._trap(hits)
                     if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
@@ -348,7 +267,8 @@ class Processor(RegisterFile, LinearMemory):
                         self._report(hits)
                     self._count_and_deliver(pending)
                 case Outcome.SYSTEM_CALL:
-                    self._perform(engine.system_call)
+                    if not self._perform(engine.system_call):
+                        return Stop.TRAP
 
     def _translate_anew(self) -> None:
         engine = self.engine
@@ -376,19 +296,24 @@ class Processor(RegisterFile, LinearMemory):
     def _count_and_deliver(self, pending: PendingException) -> None:
         counts = self.engine.counts
         counts[pending.vector] += 1
-        delivered = self._deliver_pending(pending)
+        delivered = take_exception(self, pending)
         if delivered.vector != pending.vector:
             counts[delivered.vector] += 1
 
-    def _perform(self, call: SystemCall | None) -> None:
+    def _perform(self, call: SystemCall | None) -> bool:
+        """Do a SYSCALL or SYSENTER; False if it is to stop the processor instead."""
         assert call is not None
         after, self.eip = self.eip, self.engine.system_call_at
+        if self.on_system_call is not None and self.on_system_call(call):
+            self.trapped_at = self.code_address
+            return False
         self._do_instead(partial(system_calls.perform, self, call, after), masks_step=True)
+        return True
 
-    def _do_instead(self, action: Callable[[], None], *, masks_step: bool = False) -> None:
+    def _do_instead(self, action: Callable[[], None], *, masks_step: bool = False, hits: int = 0) -> None:
         """Do what the instruction at EIP does; what it raises is delivered as its fault, with single step in mind.
 
-        ``masks_step``: it isn't reported if the instruction itself clears TF.
+        ``masks_step``: it isn't reported if the instruction itself clears TF. ``hits``: data breakpoints, as in DR6.
         """
         stepping = self.eflags & EFLAGS_TF
         try:
@@ -399,7 +324,9 @@ class Processor(RegisterFile, LinearMemory):
             self._count_and_deliver(PendingException(fault.vector, fault.error_code))
             return
         if stepping and (not masks_step or self.eflags & EFLAGS_TF):
-            self._trap(DR6_BS)
+            hits |= DR6_BS
+        if hits:
+            self._trap(hits)
 
     # -- what the engine calls back ----------------------------------------------------------
 
@@ -431,11 +358,27 @@ class Processor(RegisterFile, LinearMemory):
             self._intervention = stand_ins.replacement(self, instruction)
         return self._intervention is not None
 
+    def replace_returns(self) -> None:
+        """Have every IRET done by `interrupt_return` from now on: by the book, and some 50 times slower."""
+        self.replaces_returns = True
+        self.note_task_switch()
+
     def note_task_switch(self) -> None:
         """A hardware task switch is done here: from now on each IRET may be one back, and is looked at."""
         if not self._lookout.sees_returns:
             self._lookout.sees_returns = True
             self.engine.flush_code_wanted = True
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        super().set_debug_register(number, value)
+        if number != 6:
+            self._debug_registers_changed = True
+
+    def load_debug_registers(self, values: Sequence[int]) -> None:
+        """DR0 to DR3, DR6 and DR7, in this order, as another environment has them: in effect from the next run on."""
+        self.set_debug_register(7, DR7_ONES)  # nothing is enabled while addresses change
+        for number, value in zip((0, 1, 2, 3, 6, 7), values, strict=True):
+            self.set_debug_register(number, value)
 
     def debug_registers_change(self) -> None:
         """A MOV to a debug register is about to be executed: to be called in a run."""
@@ -459,11 +402,13 @@ class Processor(RegisterFile, LinearMemory):
         return self.engine.save_context()
 
     def restore_context(self, context: Any) -> None:
+        before = self.debug_register(7)
         self.engine.restore_context(context)
+        self._debug_registers_changed |= bool((before | self.debug_register(7)) & DR7_ENABLED)
 
     def restore_user_state(self, context: Any) -> None:
         """Put a saved state back except for the settings: those stay as they are now."""
         settings = {setting: self.read_setting(setting) for setting in Setting}
-        self.engine.restore_context(context)
+        self.restore_context(context)
         for setting, value in settings.items():
             self.write_setting(setting, value)

@@ -100,8 +100,10 @@ CR4_DE = 1 << 3
 CR4_PSE = 1 << 4
 CR4_PAE = 1 << 5
 CR4_PGE = 1 << 7
+CR4_PCE = 1 << 8
 CR4_OSFXSR = 1 << 9
 CR4_OSXMMEXCPT = 1 << 10
+CR4_FSGSBASE = 1 << 16
 CR4_DEFINED = 0x0037_27FF
 """Bits that may be set: all of SDM vol. 3, 2.5 that a processor of this time may have, whatever CPUID says."""
 EFER_SCE = 1 << 0

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from capstone import x86_const as cs
 
-from hvproto.processor import far_code, far_transfers, system_calls
+from hvproto.processor import far_transfers, model, system_calls
 from hvproto.processor.exceptions import Raised, push_all
-from hvproto.processor.far_memory import current_stack
-from hvproto.processor.far_return import outer_stack, return_segment
 from hvproto.processor.instruction import Instruction
-from hvproto.processor.lookout import DESCRIPTOR_QUERIES, IRETS, TIME_STAMPS
+from hvproto.processor.interrupt_return import interrupt_return
+from hvproto.processor.lookout import DESCRIPTOR_QUERIES, IRETS, MODEL, TIME_STAMPS
 from hvproto.processor.segments import DPL_SHIFT, RPL_MASK, Segment, SegmentRegister
 from hvproto.processor.settings import (
     CR0_PE,
     CR4_TSD,
-    EFLAGS_IF,
     EFLAGS_IOPL,
     EFLAGS_NT,
     EFLAGS_RF,
@@ -29,16 +27,14 @@ from hvproto.processor.settings import (
 )
 
 if TYPE_CHECKING:
-    from hvproto.processor.processor import Processor
+    from hvproto.processor.cpu import Cpu
 
-IRET_FLAGS_OF_RING_3 = 0x25_4DD5
-"""Arithmetic flags, TF, DF, NT, RF, AC and ID."""
 RAX, RCX, RDX = 0, 1, 2
 _KINDS_OF_286 = (1, 3, 4, 5, 6, 7)
 """System descriptors: 16-bit TSS, 16-bit gates, task gate."""
 
 
-def replacement(processor: Processor, instruction: Instruction) -> Callable[[], None] | None:
+def replacement(processor: Cpu, instruction: Instruction) -> Callable[[], None] | None:
     """What to do instead of the instruction at EIP, or None if the engine is to execute it.
 
     What is done raises `Raised` for the instruction's fault; nothing has changed then, unless it is ``committed``.
@@ -50,10 +46,12 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
         return partial(system_calls.sysret, processor, instruction)
     if instruction.id in (cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ):
         return partial(system_calls.sysexit, processor, instruction)
+    if instruction.id in MODEL or (instruction.id == cs.X86_INS_MOV and _is_of_cr8(instruction)):
+        return model.replacement(processor, processor.model, instruction)
     if instruction.id in TIME_STAMPS:
         return partial(_time_stamp, processor, instruction)
-    if instruction.id in IRETS and processor.cpl == 3 and not processor.eflags & (EFLAGS_VM | EFLAGS_NT):
-        return partial(_iret_of_a_program, processor, instruction)
+    if instruction.id in IRETS:
+        return partial(interrupt_return, processor, instruction) if _returns_here(processor) else None
     if instruction.id in DESCRIPTOR_QUERIES:
         hidden = processor.long_mode and _is_of_286(processor, instruction)
         return partial(_not_found, processor, instruction) if hidden else None
@@ -63,11 +61,11 @@ def replacement(processor: Processor, instruction: Instruction) -> Callable[[], 
     return far_transfers.replacement(processor, instruction)
 
 
-def _time_stamp(processor: Processor, instruction: Instruction) -> None:
+def _time_stamp(processor: Cpu, instruction: Instruction) -> None:
     """RDTSC and RDTSCP (SDM vol. 2): a tick is a cycle of virtual time. The engine's own is the wall clock."""
     if processor.control(Setting.CR4) & CR4_TSD and processor.control(Setting.CR0) & CR0_PE and processor.cpl != 0:
         raise Raised(13, 0)
-    now = processor.now
+    now = processor.now if processor.model is None else processor.model.time_stamp(processor.now)
     processor.set_gpr(RAX, now & 0xFFFF_FFFF)
     processor.set_gpr(RDX, now >> 32 & 0xFFFF_FFFF)
     if instruction.id == cs.X86_INS_RDTSCP:
@@ -75,53 +73,46 @@ def _time_stamp(processor: Processor, instruction: Instruction) -> None:
     processor.eip += instruction.size
 
 
-def _iret_of_a_program(processor: Processor, instruction: Instruction) -> None:
-    """From ring 3 to ring 3; VM, IOPL and, unless IOPL is 3, IF stay as they are (SDM vol. 2, IRET).
+def _returns_here(processor: Cpu) -> bool:
+    """Whether the engine gets an IRET wrong: that of a program, whose stack it reads as the kernel would and whose VM
+    it takes over, and that of a nested task, whose 16-bit TSS it reads at wrong places."""
+    eflags = processor.eflags
+    if processor.replaces_returns:
+        return True
+    if eflags & EFLAGS_VM or not processor.control(Setting.CR0) & CR0_PE:
+        return False
+    return not processor.long_mode if eflags & EFLAGS_NT else processor.cpl == 3
 
-    The engine reads the stack as the kernel would, and takes VM over.
-    """
-    target = processor.target()
-    stack = current_stack(processor, target)
-    size = instruction.operand_size
-    offset, selector, image = stack.peek(0, size), stack.peek(size, size) & 0xFFFF, stack.peek(2 * size, size)
-    code = return_segment(target, selector)
-    checked = far_code.checked_offset(target, code, offset)
-    if processor.code64:
-        pointer, outer = stack.peek(3 * size, size), stack.peek(4 * size, size) & 0xFFFF
-        segment = outer_stack(target, outer, 3, wide=far_code.is_wide(target, code))
-        far_code.enter(processor, target, code, checked, level=3, stack=segment, pointer=pointer)
-    else:
-        far_code.enter(processor, target, code, checked, pointer=stack.moved(3 * size))
-    writable = IRET_FLAGS_OF_RING_3 | (EFLAGS_IF if target.eflags & EFLAGS_IOPL == EFLAGS_IOPL else 0)
-    writable &= (1 << 8 * size) - 1
-    processor.eflags = target.eflags & ~writable | image & writable
+
+def _is_of_cr8(instruction: Instruction) -> bool:
+    return any(one.type == cs.X86_OP_REG and one.reg == cs.X86_REG_CR8 for one in instruction.operands)
 
 
 def _selector(instruction: Instruction) -> int | None:
     return instruction.read(instruction.operands[1], 2)
 
 
-def _is_of_286(processor: Processor, instruction: Instruction) -> bool:
+def _is_of_286(processor: Cpu, instruction: Instruction) -> bool:
     """Whether LAR or LSL ask for a system descriptor of a kind that long mode doesn't have (SDM vol. 2, LAR)."""
     selector = _selector(instruction)
     descriptor = None if selector is None or not selector & ~RPL_MASK else processor.peek_descriptor(selector)
     return descriptor is not None and descriptor >> 40 & 0x1F in _KINDS_OF_286
 
 
-def _not_found(processor: Processor, instruction: Instruction) -> None:
+def _not_found(processor: Cpu, instruction: Instruction) -> None:
     processor.eflags &= ~EFLAGS_ZF
     processor.eip += instruction.size
 
 
-def _null_stack(processor: Processor, instruction: Instruction) -> None:
+def _null_stack(processor: Cpu, instruction: Instruction) -> None:
     """A null SS at ring 1 or 2 of 64-bit code: the engine would be at ring 0 then."""
     selector = _selector(instruction) or 0
     processor.set_segments({SegmentRegister.SS: Segment(selector, attributes=processor.cpl << DPL_SHIFT)})
     processor.eip += instruction.size
-    processor.engine.set_shadow(True)
+    processor.set_shadow(True)
 
 
-def _pushfd(processor: Processor, instruction: Instruction) -> None:
+def _pushfd(processor: Cpu, instruction: Instruction) -> None:
     """In virtual-8086 mode at IOPL 3. VM and RF are clear in what is pushed (SDM vol. 2, PUSHF)."""
     target = processor.target()
     flags = target.eflags & ~(EFLAGS_VM | EFLAGS_RF)

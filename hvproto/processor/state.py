@@ -88,6 +88,9 @@ class StateView:
     def block_nmi(self) -> None:
         self.second_summary.value |= NMI_BLOCKED
 
+    def unblock_nmi(self) -> None:
+        self.second_summary.value &= ~NMI_BLOCKED
+
     def segment(self, register: SegmentRegister) -> Segment:
         raw = ctypes.string_at(self._segments + SEGMENT_CACHE.size * register, SEGMENT_CACHE.size)
         selector, base, limit, flags = SEGMENT_CACHE.unpack(raw)

@@ -28,7 +28,7 @@ from hvproto.processor.settings import (
 )
 
 if TYPE_CHECKING:
-    from hvproto.processor.processor import Processor
+    from hvproto.processor.cpu import Cpu
 
 LOCK = 0xF0
 RCX, RDX, RSP, R11 = 1, 2, 4, 11
@@ -36,7 +36,7 @@ SYSRET_FLAGS = 0x24_7FD7
 """What SYSRET takes of R11: neither RF nor VM, nor reserved bits; nor VIF and VIP, since there is no VME."""
 
 
-def perform(processor: Processor, call: SystemCall, after: int) -> None:
+def perform(processor: Cpu, call: SystemCall, after: int) -> None:
     """Do what the instruction at EIP does; ``after`` is the EIP behind it. Raises `Raised`, with nothing changed."""
     prefixes = processor.peek(processor.code_address, after - processor.eip - 2)
     if LOCK in (prefixes or b""):
@@ -47,31 +47,29 @@ def perform(processor: Processor, call: SystemCall, after: int) -> None:
         _sysenter(processor)
 
 
-def _syscall(processor: Processor, after: int) -> None:
+def _syscall(processor: Cpu, after: int) -> None:
     if not processor.code64 or not processor.control(Setting.EFER) & EFER_SCE:
         raise Raised(6)
-    engine = processor.engine
     eflags = processor.eflags
     processor.set_gpr(RCX, after)
     processor.set_gpr(R11, eflags)
-    _enter_ring_0(processor, engine.read_msr(STAR_MSR) >> 32 & 0xFFFF, wide=True)
-    processor.eflags = eflags & ~(engine.read_msr(FMASK_MSR) | EFLAGS_RF)
-    processor.eip = engine.read_msr(LSTAR_MSR)
+    _enter_ring_0(processor, processor.msr(STAR_MSR) >> 32 & 0xFFFF, wide=True)
+    processor.eflags = eflags & ~(processor.msr(FMASK_MSR) | EFLAGS_RF)
+    processor.eip = processor.msr(LSTAR_MSR)
 
 
-def _sysenter(processor: Processor) -> None:
-    engine = processor.engine
-    selector = engine.read_msr(SYSENTER_CS_MSR) & 0xFFFF
+def _sysenter(processor: Cpu) -> None:
+    selector = processor.msr(SYSENTER_CS_MSR) & 0xFFFF
     if not selector & ~RPL_MASK:
         raise Raised(13, 0)
     wide = processor.long_mode
     processor.eflags &= ~(EFLAGS_VM | EFLAGS_IF | EFLAGS_RF)
     _enter_ring_0(processor, selector, wide=wide)
-    processor.set_gpr(RSP, engine.read_msr(SYSENTER_ESP_MSR))
-    processor.eip = engine.read_msr(SYSENTER_EIP_MSR)
+    processor.set_gpr(RSP, processor.msr(SYSENTER_ESP_MSR))
+    processor.eip = processor.msr(SYSENTER_EIP_MSR)
 
 
-def sysret(processor: Processor, instruction: Instruction) -> None:
+def sysret(processor: Cpu, instruction: Instruction) -> None:
     """Back to ring 3 from a SYSCALL: flat segments by STAR, RIP from RCX, RFLAGS from R11. Raises `Raised`."""
     efer = processor.control(Setting.EFER)
     if not processor.code64 or not efer & EFER_SCE:
@@ -89,7 +87,7 @@ def sysret(processor: Processor, instruction: Instruction) -> None:
     processor.eip = target if wide else target & 0xFFFF_FFFF
 
 
-def sysexit(processor: Processor, instruction: Instruction) -> None:
+def sysexit(processor: Cpu, instruction: Instruction) -> None:
     """Back to ring 3 from a SYSENTER: EIP from EDX, ESP from ECX. Raises `Raised`."""
     selector = processor.msr(SYSENTER_CS_MSR) & 0xFFFF
     if not selector & ~RPL_MASK or processor.cpl != 0:
@@ -105,7 +103,7 @@ def sysexit(processor: Processor, instruction: Instruction) -> None:
     processor.eip = target
 
 
-def _leave_for_ring_3(processor: Processor, code_selector: int, stack_selector: int, *, wide: bool) -> None:
+def _leave_for_ring_3(processor: Cpu, code_selector: int, stack_selector: int, *, wide: bool) -> None:
     code = flat((code_selector | 3) & 0xFFFF, code=True, dpl=3)
     if wide:
         code = Segment(code.selector, code.base, code.limit, code.attributes & ~DEFAULT_BIG | LONG)
@@ -113,7 +111,7 @@ def _leave_for_ring_3(processor: Processor, code_selector: int, stack_selector: 
     processor.set_segments({SegmentRegister.CS: code, SegmentRegister.SS: stack})
 
 
-def _enter_ring_0(processor: Processor, selector: int, *, wide: bool) -> None:
+def _enter_ring_0(processor: Cpu, selector: int, *, wide: bool) -> None:
     """Flat segments by the selectors of an MSR; the descriptor tables aren't looked at."""
     selector &= ~RPL_MASK
     code = flat(selector, code=True, dpl=0)

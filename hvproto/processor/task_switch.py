@@ -39,8 +39,8 @@ from hvproto.processor.segments import (
 from hvproto.processor.settings import CR0_PG, CR0_TS, EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_VM, Setting
 
 if TYPE_CHECKING:
+    from hvproto.processor.cpu import Cpu
     from hvproto.processor.live_target import LiveTarget
-    from hvproto.processor.processor import Processor
 
 INVALID_TSS, NOT_PRESENT, PROTECTION = 10, 11, 13
 EFLAGS_DEFINED = 0x3F_7FD7
@@ -82,7 +82,7 @@ class _Departure:
     """The EXT bit of error codes."""
 
 
-def switch_task(processor: Processor, target: LiveTarget, event: Event, selector: int) -> Delivered:
+def switch_task(processor: Cpu, target: LiveTarget, event: Event, selector: int) -> Delivered:
     """Make the task that a gate in the IDT names the current one, nested in the old one. Raises `Raised`."""
     new = _available_tss(target, selector, event.ext)
     eflags = target.eflags | (EFLAGS_RF if event.source is Source.FAULT else 0)
@@ -101,13 +101,13 @@ def switch_task(processor: Processor, target: LiveTarget, event: Event, selector
     return Delivered(event.vector, processor.code, eip, None, esp, eflags, event.error_code, switched=True)
 
 
-def switch_by_branch(processor: Processor, target: LiveTarget, selector: int, after: int, *, nested: bool) -> None:
+def switch_by_branch(processor: Cpu, target: LiveTarget, selector: int, after: int, *, nested: bool) -> None:
     """JMP or, ``nested``, CALL to a task; ``after`` is the EIP behind the instruction. Raises `Raised`."""
     new = _available_tss(target, selector, 0)
     _switch_by_instruction(processor, target, new, _Departure(after, target.eflags & ~EFLAGS_RF, nested))
 
 
-def switch_back(processor: Processor, target: LiveTarget, after: int) -> None:
+def switch_back(processor: Cpu, target: LiveTarget, after: int) -> None:
     """IRET with NT: to the task in which this one is nested; ``after`` is the EIP behind it. Raises `Raised`."""
     selector = target.read(target.tr.base, 2)
     error = selector & ~RPL_MASK
@@ -124,7 +124,7 @@ def switch_back(processor: Processor, target: LiveTarget, after: int) -> None:
     _switch_by_instruction(processor, target, new, departure)
 
 
-def _switch_by_instruction(processor: Processor, target: LiveTarget, new: Segment, departure: _Departure) -> None:
+def _switch_by_instruction(processor: Cpu, target: LiveTarget, new: Segment, departure: _Departure) -> None:
     traps = _switch(processor, target, new, departure)
     if processor.eip > processor.code.limit:
         raise Raised(PROTECTION, 0, committed=True)
@@ -132,7 +132,7 @@ def _switch_by_instruction(processor: Processor, target: LiveTarget, new: Segmen
         raise _task_trap(processor)
 
 
-def _task_trap(processor: Processor) -> Raised:
+def _task_trap(processor: Cpu) -> Raised:
     """T of the new TSS: #DB before its first instruction (SDM vol. 3, 17.3.1.5)."""
     processor.set_debug_register(6, processor.debug_register(6) | DR6_BT)
     return Raised(DEBUG_VECTOR, committed=True)
@@ -160,7 +160,7 @@ def _available_tss(target: LiveTarget, selector: int, external: int) -> Segment:
     return tss
 
 
-def _switch(processor: Processor, target: LiveTarget, new: Segment, departure: _Departure) -> bool:
+def _switch(processor: Cpu, target: LiveTarget, new: Segment, departure: _Departure) -> bool:
     """Leave the current task for another; whether that has its T bit set. Raises `Raised`, committed or not."""
     old, form = target.tr, _form(new)
     if old.limit < _form(old).saved_limit:
@@ -185,7 +185,7 @@ def _switch(processor: Processor, target: LiveTarget, new: Segment, departure: _
 
 
 def _see_that_nothing_faults(
-    processor: Processor, old: Segment, new: Segment, busy_new: int, busy_old: int | None, nested: bool
+    processor: Cpu, old: Segment, new: Segment, busy_new: int, busy_old: int | None, nested: bool
 ) -> None:
     """All pages that the switch touches are there before it changes anything (SDM vol. 3, 7.3, step 5)."""
     written = [old.base + _form(old).at, old.base + _form(old).saved_limit, busy_new]
@@ -205,7 +205,7 @@ def _set_busy(target: LiveTarget, place: int, *, on: bool) -> None:
     target.write(place & LINEAR_32, 1, value | (TSS_BUSY_BIT if on else 0))
 
 
-def _store_state(processor: Processor, target: LiveTarget, old: Segment, departure: _Departure) -> None:
+def _store_state(processor: Cpu, target: LiveTarget, old: Segment, departure: _Departure) -> None:
     form = _form(old)
     mask = (1 << 8 * form.field) - 1
     values = [departure.eip & mask, departure.eflags & mask, *(processor.gpr(index) & mask for index in range(8))]
@@ -218,7 +218,7 @@ def _store_state(processor: Processor, target: LiveTarget, old: Segment, departu
         target.write(place + form.field * index & LINEAR_32, 2, value)
 
 
-def _enter(processor: Processor, departure: _Departure, new: Segment, form: _Form, raw: bytes, cr3: int | None) -> None:
+def _enter(processor: Cpu, departure: _Departure, new: Segment, form: _Form, raw: bytes, cr3: int | None) -> None:
     """Load the new task's state: from here on faults are its own."""
     eip, eflags, registers, selectors, ldt = form.unpack(raw)
     processor.note_task_switch()

@@ -6,6 +6,7 @@ our engines is compared with what is right. A machine that isn't installed skips
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -98,6 +99,19 @@ def test_the_engine_does_what_is_right(engine: str, mode: Mode) -> None:
     _need(mode, "bochs", "qemu", engine)
     found, _ = _unexcused(_table(mode), _lines(engine, mode), engine)
     assert not found, _shown(found)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_iret_of_ours_does_what_is_right(engine: str, mode: Mode) -> None:
+    """Every IRET done by `interrupt_return`: those of the cases, and the one by which the image enters each case."""
+    _need(mode, "bochs", "qemu", engine)
+    table = [judged for judged in _table(mode) if re.search(r"\biret", judged.case.code)]
+    assert len(table) >= 6
+    lines = run_cases(MACHINES[f"{engine}+iret"], [judged.case for judged in table], mode)
+    found, needed = _unexcused(table, lines, f"{engine}+iret")
+    assert not found, _shown(found)
+    assert not [key for key in needed if key.startswith("iret-")], "these are the engine's"
 
 
 def test_every_deviation_still_exists() -> None:

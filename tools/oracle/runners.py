@@ -51,8 +51,11 @@ class Hvproto:
     restarts = 1000
     at_once = 1
 
-    def __init__(self, engine: str) -> None:
-        self.name = self._engine = engine
+    def __init__(self, engine: str, *, returns: bool = False) -> None:
+        """``returns``: every IRET is the processor's own, not the engine's."""
+        self._engine = engine
+        self._returns = returns
+        self.name = f"{engine}+iret" if returns else engine
 
     def available(self, mode: Mode) -> str | None:
         from hvproto.processor.private_layout import self_check  # late: the oracles can do without
@@ -64,6 +67,8 @@ class Hvproto:
 
         machine = Machine(RAM, engine=self._engine)
         segment = Segment(GPA(at.KERNEL), image, len(image))
+        if self._returns:
+            machine.processor.replace_returns()
         machine.load(Image("oracle", "flat", (segment,), kernel(mode).entry))
         try:
             machine.run(CYCLES)
@@ -186,7 +191,15 @@ def _execute(command: list[str], directory: str, output: int = subprocess.DEVNUL
 
 
 MACHINES: dict[str, Runner] = {
-    runner.name: runner for runner in (Bochs(), Qemu(), Hvproto("native"), Hvproto("portable"))
+    runner.name: runner
+    for runner in (
+        Bochs(),
+        Qemu(),
+        Hvproto("native"),
+        Hvproto("portable"),
+        Hvproto("native", returns=True),
+        Hvproto("portable", returns=True),
+    )
 }
 
 

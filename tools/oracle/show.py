@@ -27,7 +27,7 @@ from tools.oracle.runners import MACHINES, run_cases
 from tools.oracle.show_case import case_text
 from tools.oracle.tables import Mode
 
-ENGINES = ("native", "portable")
+ENGINES = ("native", "portable", "native+iret", "portable+iret")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
