@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hvproto.cli.console import standard_input
+from hvproto.cli.devices import device_report
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import to_stdout
@@ -46,11 +48,20 @@ def boot(
         str | None,
         typer.Option(metavar="ADDRESS", help="Where a flat image is loaded and entered.", show_default="0x100000"),
     ] = None,
+    keyboard: Annotated[
+        bool, typer.Option("--keyboard", help="Type standard input on the keyboard instead of sending it to COM1.")
+    ] = False,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="At the end, list accesses to absent devices and wrong uses on stderr.")
+    ] = False,
 ) -> None:
     """Boot a kernel or a disk alone on the bare machine, without any hypervisor.
 
     A file whose first sector ends in 55 AA is a disk: the firmware enters its boot sector in real mode and serves
     INT 10h, 13h, 15h and so on. Without FILE the first --disk boots.
+
+    What stdin has, a file, a pipe or a terminal, the kernel gets by COM1 when it looks for it; at a terminal each key
+    goes there at once, but for Ctrl-C and Ctrl-Z. A kernel that waits for it in HLT waits until stdin ends.
 
     On stdout is what the kernel prints on COM1 and on port 0xe9, and nothing else. The exit status is 0 after a
     clean halt, 2*value+1 after a write of value to the debug exit port 0xf4, and 1 when the kernel comes to grief.
@@ -61,6 +72,7 @@ def boot(
       hvproto boot kernel.elf --ram 64M --append "debug" --module initrd.img
       hvproto boot system.img                a disk image; or with --disk
       hvproto boot loader.bin --at 0x7c00 --limit 1000000
+      echo ls | hvproto boot kernel.elf
     """
     if kernel is None and not disk:
         raise typer.BadParameter("give a kernel, a disk image or --disk", context)
@@ -77,6 +89,10 @@ def boot(
         machine.boot_disk(image)
     else:
         machine.load(image, options)
-    with interruptible(machine.processor.engine):
+    with (
+        device_report(machine, wanted=devices),
+        interruptible(machine.processor.engine),
+        standard_input(machine, keyboard=keyboard),
+    ):
         status = machine.run(limit)
     raise typer.Exit(status)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
+from hvproto.cli.console import standard_input
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import events_file, to_stdout
@@ -55,7 +56,8 @@ def run(
     """Run a guest kernel on a host's processor, and tell the story.
 
     Without options: the bundled host, with the bundled guest, under the plan mirrored. The exit status is 0 if all
-    went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used.
+    went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used. A host
+    that looks for input on COM1 gets what stdin has.
 
     \b
     Examples:
@@ -84,7 +86,7 @@ def run(
         if events is not None:
             inputs = [Path(image.path) for image in (host_image, guest_image)] + ([Path(disk)] if disk else [])
             bus.subscribe(files.enter_context(events_file(events, inputs)))
-        with interruptible(session.machine.processor.engine):
+        with interruptible(session.machine.processor.engine), standard_input(session.machine):
             status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
     raise typer.Exit(status)
 

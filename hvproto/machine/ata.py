@@ -9,7 +9,8 @@ from __future__ import annotations
 import weakref
 
 from hvproto.machine.ata_drive import AtaDrive
-from hvproto.machine.ata_registers import BSY, NO_INTERRUPT, RESET, SLAVE, Command
+from hvproto.machine.ata_registers import BSY, NO_INTERRUPT, NOTHING_TO_DO, RESET, SLAVE, Command
+from hvproto.machine.complaints import Complain, ignore
 from hvproto.machine.disk_backend import ImageBackend, SectorBackend
 from hvproto.machine.pic import IrqLine
 
@@ -17,6 +18,7 @@ __all__ = ["AtaDisk", "ImageBackend", "SectorBackend"]
 
 DATA_PORT = 0x1F0
 CONTROL_PORT = 0x3F6
+_COMMANDS = {*Command, *NOTHING_TO_DO}
 
 
 class AtaDisk:
@@ -30,6 +32,7 @@ class AtaDisk:
 
     def __init__(self, backend: SectorBackend, irq: IrqLine, second: SectorBackend | None = None) -> None:
         self._irq = irq
+        self.complain: Complain = ignore
         self._control = 0
         self._drives: list[AtaDrive] = []
         self._selected: AtaDrive | None = None
@@ -59,6 +62,7 @@ class AtaDisk:
         if port == CONTROL_PORT:
             self._write_control(value)
         elif (self._selected or self._drives[0]).status & BSY:
+            self.complain(f"a write to port {port:#x} while it is busy")
             return  # the registers belong to the disk now
         elif port == DATA_PORT:
             if self._selected:
@@ -76,12 +80,24 @@ class AtaDisk:
         """What so many bytes of IN from the data port would give; fewer if the block ends, none if none is offered."""
         return self._selected.take(size) if self._selected else b""
 
+    @property
+    def room(self) -> int:
+        """How many bytes the block still takes that OUTs to the data port make; 0 if the drive waits for none."""
+        return self._selected.room if self._selected else 0
+
+    def give(self, data: bytes) -> None:
+        """The same as so many bytes of OUT to the data port; not more than there is `room` for."""
+        if self._selected:
+            self._selected.give(data)
+
     def _begin(self, command: int) -> None:
         if command == Command.DIAGNOSE:
             for drive in self._drives:
                 drive.begin(command)
             self._select(0)
         elif self._selected:
+            if command not in _COMMANDS:
+                self.complain(f"it has no command {command:#04x}")
             self._selected.begin(command)
 
     def _select(self, drive_head: int) -> None:

@@ -88,6 +88,11 @@ class AtaDrive:
             self._taken()
         return data
 
+    @property
+    def room(self) -> int:
+        """How many bytes of the block that the drive waits for are still to come; 0 if it waits for none."""
+        return self._size - self._position if self.status & DRQ and self._command in WRITES else 0
+
     def give(self, data: bytes) -> None:
         """Bytes for the block that the drive waits for."""
         if not self.status & DRQ or self._command not in WRITES:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hvproto.machine.ata import AtaDisk, SectorBackend
 from hvproto.machine.clock import Clock
+from hvproto.machine.complaints import Complaints
 from hvproto.machine.debug import DebugConsole, DebugExit
 from hvproto.machine.interrupts import InterruptRouter
 from hvproto.machine.pit import Pit8254
@@ -47,3 +48,10 @@ class Board:
         self.debug_exit = DebugExit(on_exit)
         for device in (self.pic, self.pit, self.uart, self.disk, self.debug_console, self.debug_exit):
             self.ports.attach(device, device.ports)
+
+    def complain_to(self, complaints: Complaints) -> None:
+        """Have the devices say what they are misused for."""
+        self.pit.complain = complaints.of("8254")
+        self.uart.complain = complaints.of("COM1")
+        self.disk.complain = complaints.of("disk")
+        self.interrupts.lapic.complain = complaints.of("local APIC")

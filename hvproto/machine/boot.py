@@ -11,6 +11,7 @@ from hvproto.errors import ImageError
 from hvproto.images.image import Image
 from hvproto.images.load import check_fits
 from hvproto.images.multiboot_info import BootOptions, build_info, place_modules
+from hvproto.machine.firmware_memory import left_behind
 from hvproto.processor.segments import Segment, TableRegister, encode_descriptor, flat
 
 BOOT_MAGIC = 0x2BADB002
@@ -37,15 +38,19 @@ def load_kernel(
     memory_size: int,
     write: Callable[[GPA, bytes], None],
     options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+    disks: int = 1,
 ) -> BootState:
-    """Put an image, its multiboot information and the loader's GDT into memory through ``write``.
+    """Put what the firmware leaves, an image, its multiboot information and the loader's GDT into memory by ``write``.
 
-    ``options`` are what the kernel is to be told, and the modules, which go behind it. Raises ImageError if the image
-    and they don't fit into ``memory_size`` bytes, or if it is a disk, which needs a firmware to boot it.
+    ``options`` are what the kernel is to be told, and the modules, which go behind it; ``disks`` is how many fixed
+    disks the firmware has found. Raises ImageError if the image and they don't fit into ``memory_size`` bytes, or if
+    it is a disk, which needs a firmware to boot it.
     """
     if image.kind == "disk":
         raise ImageError(image.path, "a disk image is no kernel: only the bare machine boots it, with hvproto boot")
     check_fits(image, memory_size)
+    for address, content in left_behind(memory_size, disks):
+        write(address, content)  # first: an image that lies there wants the place
     for segment in image.segments:
         write(GPA(segment.address), segment.data + bytes(segment.size - len(segment.data)))
     modules = place_modules(image, options.modules, memory_size)

@@ -10,6 +10,11 @@ from __future__ import annotations
 INDEX_PORT, DATA_PORT, STATUS_PORT = 0x3D4, 0x3D5, 0x3DA
 _SEQUENCER, _GRAPHICS = 0x3C4, 0x3CE  # their index ports; the data ports follow
 _DAC_READ_INDEX = 0x3C7
+_MONOCHROME = {0x3B4: INDEX_PORT, 0x3B5: DATA_PORT, 0x3BA: STATUS_PORT}
+_MOVING = frozenset((*_MONOCHROME, *_MONOCHROME.values()))
+_COLOUR_PORTS = 0x01  # miscellaneous output
+_MEMORY_MAP, _AT_B0000 = 6, 2  # graphics controller; bits 2 and 3
+_NARROW = 0x27  # the last of 40 columns
 
 # The values of mode 3 at 720 by 400 pixels, as a VGA's BIOS leaves them.
 _MODE_3 = bytes.fromhex("5f4f50825581bf1f004f0d0e00000000 9c8e8f281f96b9a3ff 00000000000000")
@@ -22,13 +27,13 @@ _RETRACE = 0x09  # status: bit 0 not displaying, bit 3 vertical retrace
 
 
 class Crtc:
-    """The ports of the VGA from 0x3c0 to 0x3cf, 0x3d4, 0x3d5 and 0x3da.
+    """The ports of the VGA from 0x3c0 to 0x3cf, 0x3d4, 0x3d5 and 0x3da; the last three at 0x3bx in monochrome modes.
 
     ``registers`` are the 32 of the CRT controller, ``palette`` the DAC's 256 colours as bytes of 0 to 63: red, green,
     blue.
     """
 
-    ports = (*range(0x3C0, 0x3D0), INDEX_PORT, DATA_PORT, STATUS_PORT)
+    ports = (*range(0x3C0, 0x3D0), *sorted(_MOVING))
 
     def __init__(self) -> None:
         self.registers = bytearray(_MODE_3)
@@ -53,13 +58,31 @@ class Crtc:
 
     @property
     def start(self) -> int:
-        """The character cell at the top left, counted from 0xb8000 (16 bits)."""
+        """The character cell at the top left, counted from the beginning of text memory (16 bits)."""
         return self.registers[0x0C] << 8 | self.registers[0x0D]
 
     @property
     def cursor(self) -> int:
-        """The character cell of the cursor, counted from 0xb8000 (16 bits), whether it is visible or not."""
+        """The character cell of the cursor, counted in the same way, whether it is visible or not."""
         return self.registers[0x0E] << 8 | self.registers[0x0F]
+
+    @property
+    def columns(self) -> int:
+        """Characters in a line: 80, or 40."""
+        return 40 if self.registers[1] == _NARROW else 80
+
+    @property
+    def text_memory(self) -> int:
+        """The physical address of text memory: 0xb8000, or 0xb0000 as in monochrome modes."""
+        return 0xB0000 if self._indexed[_GRAPHICS][_MEMORY_MAP] >> 2 & 3 == _AT_B0000 else 0xB8000
+
+    def _decoded(self, port: int) -> int | None:
+        """The port as in colour modes; None if the VGA doesn't answer there now."""
+        if port not in _MOVING:
+            return port
+        if (port in _MONOCHROME) == bool(self._misc & _COLOUR_PORTS):
+            return None
+        return _MONOCHROME.get(port, port)
 
     @property
     def cursor_visible(self) -> bool:
@@ -68,7 +91,9 @@ class Crtc:
         return not start & 0x20 and start & 0x1F <= end & 0x1F
 
     def read_port(self, port: int, size: int) -> int:
-        match port:
+        match self._decoded(port):
+            case None:
+                return 0xFF
             case 0x3D4:
                 return self._index
             case 0x3D5:
@@ -107,7 +132,7 @@ class Crtc:
         return 0  # 0x3cb and 0x3cd are reserved
 
     def write_port(self, port: int, size: int, value: int) -> None:
-        match port:
+        match self._decoded(port):
             case 0x3D4:
                 self._index = value & 0x1F
             case 0x3D5:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from hvproto.machine.clock import Clock
+from hvproto.machine.complaints import Complain, ignore
 from hvproto.machine.lapic_lvt import ERROR, FIXED, LOWEST, MASKED, NMI, TIMER, LocalVectorTable
 from hvproto.machine.lapic_messages import Addressing
 from hvproto.machine.lapic_timer import ApicTimer
@@ -31,6 +32,11 @@ class Register(IntEnum):
 
 _SOFTWARE_ENABLE = 1 << 8
 _ERROR_SENT_VECTOR, _ERROR_RECEIVED_VECTOR, _ERROR_REGISTER = 1 << 5, 1 << 6, 1 << 7
+_ERRORS = {
+    _ERROR_SENT_VECTOR: "an interrupt was sent with a vector below 16",
+    _ERROR_RECEIVED_VECTOR: "an interrupt came with a vector below 16",
+    _ERROR_REGISTER: "there is no such register",
+}
 _FIRST_LEGAL_VECTOR = 16
 _BASE_BSP, _BASE_ENABLE = 1 << 8, 1 << 11
 _BASE_AFTER_RESET = DEFAULT_BASE | _BASE_BSP | _BASE_ENABLE
@@ -59,6 +65,7 @@ class LocalApic:
     ) -> None:
         self.on_interrupt, self.on_nmi, self.on_eoi = on_interrupt, on_nmi, on_eoi
         self._initial_id = apic_id
+        self.complain: Complain = ignore
         self._base = _BASE_AFTER_RESET
         self._lvt = LocalVectorTable(self.accept, on_nmi)
         self.timer = ApicTimer(clock, lambda: self._lvt.trigger(TIMER))
@@ -80,6 +87,11 @@ class LocalApic:
         self.timer.reset()
 
     # -- modes ------------------------------------------------------------------------------------------------------
+
+    @property
+    def initial_id(self) -> int:
+        """Its identification after reset, which CPUID tells for ever."""
+        return self._initial_id
 
     @property
     def present(self) -> bool:
@@ -181,6 +193,7 @@ class LocalApic:
 
     def _error(self, error: int) -> None:
         """Note it for ESR. The interrupt comes for the first one only, until a write to ESR rearms it."""
+        self.complain(_ERRORS[error])
         first = not self._errors
         self._errors |= error
         if first:

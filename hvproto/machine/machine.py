@@ -20,13 +20,18 @@ from hvproto.machine.bios.bios import Bios
 from hvproto.machine.board import Board
 from hvproto.machine.boot import load_kernel
 from hvproto.machine.clock import Clock
+from hvproto.machine.complaints import Complaints
+from hvproto.machine.console_input import ByteSink, ByteSource, ConsoleInput
 from hvproto.machine.ctrl_c import deferred_ctrl_c
 from hvproto.machine.disk_backend import ImageBackend, SectorBackend
 from hvproto.machine.disk_image import bundled_disk
+from hvproto.machine.model_registers import ModelRegisters
 from hvproto.machine.platform import Platform, put_tables
 from hvproto.machine.ram import MIB, Ram
 from hvproto.machine.screen import Screen
 from hvproto.machine.string_input import take_many
+from hvproto.machine.string_output import give_many
+from hvproto.machine.unclaimed import Unclaimed, list_unclaimed
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Processor, Stop
@@ -35,6 +40,11 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
+ISA_ACCESS_CYCLES = 100
+"""What IN and OUT take besides their bytes: eight clocks of ISA's 8.33 MHz bus are a microsecond, here a bit less.
+
+A loop that waits for the timer, the clock chip or the disk at a port then ends after so many turns as on a PC, and not
+after a hundred times as many. The disk's data port is faster (120 ns in PIO mode 4) and costs nothing."""
 LOOK_INTERVAL = 100_000
 """How often `Machine.run_until` looks at the screen, in cycles: about a millisecond of virtual time."""
 IDLE_EVENTS = 32
@@ -97,7 +107,13 @@ class Machine:
         self.disks = [backend] if second_backend is None else [backend, second_backend]
         self.bios: Bios | None = None
         """The firmware, once `boot_disk` has brought it in."""
-        self.extra_ports: dict[int, Callable[[int], int]] = {}
+        self.console: ConsoleInput | None = None
+        """Input from outside, once `connect` has been called."""
+        self.complaints = Complaints(lambda: me.processor.now, lambda: me.where())
+        self.board.complain_to(self.complaints)
+        self.model = ModelRegisters(
+            self.board.interrupts.lapic, self.platform.space, lambda: me.processor.now, lambda: me.where()
+        )
         self.processor.ports = me
 
     def _emit(self, stream: bytearray, byte: int) -> None:
@@ -114,8 +130,27 @@ class Machine:
         return self.platform.screen
 
     def type(self, text: str) -> None:
-        """Type on the keyboard; keys wait until the guest reads them. Raises MachineError for what has no key."""
+        """Type on the US keyboard; newline is Enter. Raises MachineError, with nothing typed, for what has no key.
+
+        The codes wait until the guest takes them. After `boot_disk` the firmware does, as soon as interrupts are let
+        through: of keys that no program asks for, its buffer holds 15, and those that come later are lost.
+        """
         self.platform.keyboard.type(text)
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive at COM1; they wait on the line until the guest takes them."""
+        self.board.uart.receive(data)
+
+    def connect(self, source: ByteSource, sink: ByteSink) -> None:
+        """Bring the bytes of ``source`` to ``sink`` while the machine runs, one by one, as the guest looks for them."""
+        me = weakref.proxy(self)
+        self.console = ConsoleInput(source, sink, lambda: me.processor.now, lambda: me.processor.on_breath())
+        self.board.uart.on_wanted = lambda: me.processor.request_stop()
+
+    @property
+    def unclaimed(self) -> list[Unclaimed]:
+        """Accesses that nobody answered, at ports first, then in memory, in order of address."""
+        return list_unclaimed(self.board.ports.unclaimed, self.platform.space.unclaimed)
 
     def nmi(self) -> None:
         """Request a non-maskable interrupt; taken between two instructions, once none is being handled."""
@@ -143,16 +178,28 @@ class Machine:
 
     def read(self, port: int, size: int) -> int:
         """IN: what the board answers."""
-        if port == DATA_PORT and size > 1:
-            value = take_many(self.processor, self.board.disk, size)
-            if value is not None:
-                return value
+        if port == DATA_PORT:
+            if size > 1 and self._a20_open:
+                value = take_many(self.processor, self.board.disk, size)
+                if value is not None:
+                    return value
+        else:
+            self.processor.spend(ISA_ACCESS_CYCLES)
         return self.board.ports.read(port, size)
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT: tell the board; the run ends earlier if the device has planned something earlier."""
-        self.board.ports.write(port, size, value)
+        if port != DATA_PORT:
+            self.processor.spend(ISA_ACCESS_CYCLES)
+            self.board.ports.write(port, size, value)
+        elif size == 1 or not self._a20_open or not give_many(self.processor, self.board.disk, size, value):
+            self.board.ports.write(port, size, value)
         self._keep_appointments()
+
+    @property
+    def _a20_open(self) -> bool:
+        """Many steps at once are for addresses that mean what they say."""
+        return self.platform.a20.enabled
 
     def _keep_appointments(self) -> None:
         event = self.clock.next_event()
@@ -183,7 +230,7 @@ class Machine:
         def write(address: GPA, data: bytes) -> None:
             view[address : address + len(data)] = data
 
-        state = load_kernel(image, self.ram.size, write, options)
+        state = load_kernel(image, self.ram.size, write, options, len(self.disks))
         self.images[self.world] = image
         self.exit_value = None
         processor = self.processor
@@ -273,10 +320,14 @@ class Machine:
             return True
         if not self.processor.eflags & EFLAGS_IF:
             return False
-        for _ in range(IDLE_EVENTS):
-            if self.board.interrupts.pending:
-                return True
-            event = self.clock.next_event()
+        events = IDLE_EVENTS
+        while not self.board.interrupts.pending:
+            event = self.clock.next_event() if events else None
+            came = None if self.console is None else self.console.wait(None if event is None else min(event, limit))
+            if came is not None:
+                self.processor.advance_to(came)
+                self.clock.run_due()
+                continue
             if event is None:
                 return False
             if event >= limit:
@@ -284,7 +335,8 @@ class Machine:
                 return True
             self.processor.advance_to(event)
             self.clock.run_due()
-        return self.board.interrupts.pending
+            events -= 1
+        return True
 
     def run(self, limit: int | None = None, between: Callable[[int], None] = lambda _limit: None) -> int:
         """Run until the machine ends; returns the exit status.
@@ -298,13 +350,16 @@ class Machine:
             self.processor.on_breath = check_ctrl_c
             while True:
                 try:
-                    stop = self.slice(end)
+                    stop = self.slice(end if self.console is None else self.console.deadline(end))
                 except RunError:
                     if self.exit_value is None:
                         raise
                     stop = Stop.DEADLINE  # only the rest of the block behind the OUT that ended it all
+                served = stop is Stop.HALT and self._served()  # before anything can interrupt this round
                 between(end)
                 check_ctrl_c()
+                if self.console is not None:
+                    self.console.look()
                 if self.exit_value is not None:
                     return (2 * self.exit_value + 1) & 0xFF
                 if self._is_off:
@@ -313,7 +368,7 @@ class Machine:
                     self._resets = False
                     self.bios.start()
                     continue
-                if stop is Stop.HALT and not self._served() and not self.wait_for_interrupt(end):
+                if stop is Stop.HALT and not served and not self.wait_for_interrupt(end):
                     return 0
                 self.check_limit(end)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hvproto.machine.clock import Clock, Event
+from hvproto.machine.complaints import Complain, ignore
 from hvproto.machine.pic import IrqLine
 
 CYCLES_PER_TICK = 100
@@ -98,6 +99,11 @@ class Counter:
         if self.mode == 3:
             return ((self._count & ~1) - 2 * counted) % self.modulus
         return (self._count - counted) % self.modulus
+
+    @property
+    def has_forbidden_count(self) -> bool:
+        """Whether the last count written is 1 in a mode that doesn't allow it."""
+        return self.mode in (2, 3) and self._written == 1
 
     def null_count(self, tick: int) -> bool:
         """Whether the last count written isn't in the counting element yet."""
@@ -251,6 +257,7 @@ class Pit8254:
 
     def __init__(self, clock: Clock, irq0: IrqLine) -> None:
         self._clock = clock
+        self.complain: Complain = ignore
         self._event: Event | None = None
         self._system_control = 0
         self.counters = (Counter(True, irq0), Counter(True, _unconnected), Counter(False, _unconnected))
@@ -267,7 +274,8 @@ class Pit8254:
             self.counters[2].advance(tick)
             return self._system_control | (tick // _REFRESH_TICKS & 1) << 4 | self.counters[2].out << 5
         if port == _CONTROL_PORT:
-            return 0xFF  # the control word can't be read
+            self.complain("the control word can't be read")
+            return 0xFF
         value = self._access[port & 3].read(tick)
         self._plan()
         return value
@@ -283,6 +291,8 @@ class Pit8254:
             self._control(value, tick)
         else:
             self._access[port & 3].write(value, tick)
+            if self.counters[port & 3].has_forbidden_count:
+                self.complain(f"counter {port & 3} gets the count 1, which modes 2 and 3 don't allow")
         self._plan()
 
     def _control(self, value: int, tick: int) -> None:

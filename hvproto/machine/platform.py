@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hvproto.machine import acpi_tables, ioapic, lapic, mp_table
+from hvproto.machine import ioapic
 from hvproto.machine.a20 import A20Gate, SystemControlPortA
 from hvproto.machine.board import Board
 from hvproto.machine.crtc import Crtc
+from hvproto.machine.firmware_memory import rom_tables
 from hvproto.machine.keyboard import KeyboardController
 from hvproto.machine.pci import PciBus
 from hvproto.machine.pci_functions import standard_functions
+from hvproto.machine.physical_space import PhysicalSpace
 from hvproto.machine.power import AcpiPowerManagement, EmulatorPowerOff, ResetControl
 from hvproto.machine.rtc import Rtc
 from hvproto.machine.screen import Screen
@@ -52,24 +54,12 @@ class Platform:
         )  # fmt: skip
         for device in devices:
             board.ports.attach(device, device.ports)
-        for device_in_memory, base, size in (
-            (board.interrupts.lapic, lapic.DEFAULT_BASE, lapic.PAGE_SIZE),
-            (board.interrupts.ioapic, ioapic.DEFAULT_BASE, ioapic.SIZE),
-        ):
-            _map(engine, device_in_memory, base, size, after_access)
-
-
-def _map(
-    engine: Engine, device: lapic.LocalApic | ioapic.IoApic, base: int, size: int, after_access: Callable[[], None]
-) -> None:
-    def write(offset: int, count: int, value: int) -> None:
-        device.write_mmio(offset, count, value)
-        after_access()
-
-    engine.map_mmio(base, size, device.read_mmio, write)
+        self.space = PhysicalSpace(engine, len(ram), after_access)
+        self.space.attach(board.interrupts.lapic, board.interrupts.lapic.base)
+        self.space.attach(board.interrupts.ioapic, ioapic.DEFAULT_BASE, ioapic.SIZE)
 
 
 def put_tables(ram: memoryview) -> None:
     """The MP and ACPI tables that a kernel finds in the firmware's memory."""
-    for address, content in (*mp_table.build(), *acpi_tables.build()):
+    for address, content in rom_tables():
         ram[address : address + len(content)] = content

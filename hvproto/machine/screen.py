@@ -1,4 +1,4 @@
-"""What stands on the screen of a VGA in text mode: the cells at 0xb8000, read as text.
+"""What stands on the screen of a VGA in text mode: the cells at 0xb8000 (0xb0000 in mode 7), read as text.
 
 A cell is two bytes: a character of code page 437, and its attribute (bits 0 to 3 the foreground colour, 4 to 6 the
 background, 7 blinking). Source: IBM PS/2 Hardware Interface Technical Reference, Video Subsystems, 1992.
@@ -10,6 +10,7 @@ from hvproto.machine.crtc import Crtc
 
 TEXT_MEMORY = 0xB8000
 TEXT_MEMORY_SIZE = 0x8000
+MONOCHROME_MEMORY = 0xB0000
 ROWS, COLUMNS = 25, 80
 
 # Codes 1 to 31 and 127 have glyphs on the screen; Python's codec takes them for control characters.
@@ -18,21 +19,29 @@ _GLYPHS = " " + _LOW_GLYPHS + bytes(range(32, 127)).decode("ascii") + "⌂" + by
 
 
 class Screen:
-    """The text screen in ``ram``, the machine's memory from physical address 0, of which 0xb8000 to 0xbffff are used.
+    """The text screen in ``ram``, the machine's memory from physical address 0, of which 0xb0000 to 0xbffff are used.
 
-    With a `Crtc`, the picture begins where its start address says, and there is a cursor; without, it begins at
-    0xb8000. Every property is read anew.
+    With a `Crtc`, the picture begins where its start address says, has as many columns as it says, and there is a
+    cursor; without, it begins at 0xb8000 and has 80 columns. Every property is read anew.
     """
 
     def __init__(self, ram: memoryview, crtc: Crtc | None = None) -> None:
-        self._cells = ram[TEXT_MEMORY : TEXT_MEMORY + TEXT_MEMORY_SIZE]
+        self._memories = {
+            address: ram[address : address + TEXT_MEMORY_SIZE] for address in (TEXT_MEMORY, MONOCHROME_MEMORY)
+        }
         self._crtc = crtc
+
+    @property
+    def columns(self) -> int:
+        """80, or 40."""
+        return COLUMNS if self._crtc is None else self._crtc.columns
 
     @property
     def lines(self) -> list[str]:
         """The 25 lines, without blanks at their ends."""
         characters = self._picture()[::2]
-        rows = (characters[at : at + COLUMNS] for at in range(0, ROWS * COLUMNS, COLUMNS))
+        columns = self.columns
+        rows = (characters[at : at + columns] for at in range(0, ROWS * columns, columns))
         return ["".join(_GLYPHS[code] for code in row).rstrip() for row in rows]
 
     @property
@@ -42,17 +51,17 @@ class Screen:
 
     @property
     def attributes(self) -> list[bytes]:
-        """The attributes of the 25 lines, 80 bytes each."""
-        attributes = self._picture()[1::2]
-        return [attributes[at : at + COLUMNS] for at in range(0, ROWS * COLUMNS, COLUMNS)]
+        """The attributes of the 25 lines, a byte for each column."""
+        attributes, columns = self._picture()[1::2], self.columns
+        return [attributes[at : at + columns] for at in range(0, ROWS * columns, columns)]
 
     @property
     def cursor(self) -> tuple[int, int] | None:
-        """Line (0 to 24) and column (0 to 79) of the cursor; None if it is off, elsewhere, or there is no CRTC."""
+        """Line and column of the cursor, from 0; None if it is off, elsewhere, or there is no CRTC."""
         crtc = self._crtc
         if crtc is None or not crtc.cursor_visible:
             return None
-        row, column = divmod(crtc.cursor - crtc.start, COLUMNS)
+        row, column = divmod(crtc.cursor - crtc.start, crtc.columns)
         return (row, column) if 0 <= row < ROWS else None
 
     def find(self, text: str) -> tuple[int, int] | None:
@@ -66,5 +75,6 @@ class Screen:
     def _picture(self) -> bytes:
         """The bytes of the visible cells; the memory goes on at its beginning after its end."""
         begin = 0 if self._crtc is None else 2 * self._crtc.start % TEXT_MEMORY_SIZE
-        size = 2 * ROWS * COLUMNS
-        return (bytes(self._cells[begin : begin + size]) + bytes(self._cells[:size]))[:size]
+        size = 2 * ROWS * self.columns
+        cells = self._memories[TEXT_MEMORY if self._crtc is None else self._crtc.text_memory]
+        return (bytes(cells[begin : begin + size]) + bytes(cells[:size]))[:size]

@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from hvproto.machine.clock import CYCLES_PER_SECOND
+from hvproto.machine.complaints import Complain, ignore
 from hvproto.machine.pic import IrqLine
 
 COM1 = 0x3F8
 FIFO_SIZE = 16
+_CLOCK = 1_843_200
+"""Hz, of which the divisor makes sixteen times the line's speed."""
+_BITS = 10
+"""Of a character on the line: a start bit, eight, a stop bit."""
+_POLLS = 2
+"""So many reads of the line status, one after the other, without a byte: the program waits for one. (A program that
+sends doesn't have to look twice, for the transmitter is always ready.)"""
 
 # Interrupt enable register.
 _ENABLE_RECEIVED, _ENABLE_EMPTY, _ENABLE_LINE, _ENABLE_MODEM = 1, 2, 4, 8
@@ -30,8 +39,10 @@ _CONNECTED = 0xB0
 class Uart16550A:
     """One serial port at ``base`` to ``base + 7``.
 
-    ``transmit`` gets each byte that is sent, at once. The interrupt line is gated by OUT2 of the modem control
-    register, as on the PC's adapters. Bytes always have eight bits, whatever the line control register says.
+    ``transmit`` gets each byte that is sent, at once. Bytes always have eight bits, whatever the line control register
+    says. OUT2 of the modem control register leads nowhere: the chip's interrupt reaches the controller whatever it is.
+    (On the PC's first adapters a gate that OUT2 opens was between them. Kernels that have only seen ports without that
+    gate, QEMU's for one, clear OUT2 and wait for interrupts. Who knows the gate sets it, and sees no difference.)
     """
 
     def __init__(self, transmit: Callable[[int], None], irq: IrqLine, base: int = COM1) -> None:
@@ -51,6 +62,31 @@ class Uart16550A:
         self._empty_pending = False  # the transmitter's interrupt
         self._scratch = 0
         self._divisor = 1
+        self.complain: Complain = ignore
+        self._empty_polls = 0
+        self._was_wanted = False
+        self.on_wanted: Callable[[], None] = lambda: None
+        """Called when `wanted` has become true."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the program looks for bytes, by interrupt or in a loop, there is room for one, and none on the line.
+
+        What `receive` gets waits anyhow; this is for who has bytes that needn't go to somebody who never looks.
+        """
+        if not (self._enabled & _ENABLE_RECEIVED or self._empty_polls >= _POLLS):
+            return False
+        return not self._line and len(self._fifo) < self._capacity() and not self._modem_control & _LOOPBACK
+
+    @property
+    def receive_interrupt(self) -> bool:
+        """Whether a byte that comes in makes an interrupt."""
+        return bool(self._enabled & _ENABLE_RECEIVED)
+
+    @property
+    def character_cycles(self) -> int:
+        """How long a character takes on a line of the programmed speed, in cycles."""
+        return CYCLES_PER_SECOND * _BITS * 16 * (self._divisor or 1 << 16) // _CLOCK
 
     def receive(self, data: bytes) -> None:
         """Let bytes arrive on the line, as many as you like."""
@@ -59,10 +95,12 @@ class Uart16550A:
 
     def read_port(self, port: int, size: int) -> int:
         value = self._read(port - self._base)
+        self._empty_polls = self._empty_polls + 1 if self._finds_nothing(port - self._base, value) else 0
         self._update()
         return value
 
     def write_port(self, port: int, size: int, value: int) -> None:
+        self._empty_polls = 0
         self._write(port - self._base, value)
         self._update()
 
@@ -117,6 +155,8 @@ class Uart16550A:
             case 2:
                 self._control_fifo(value)
             case 3:
+                if self._line_control & 0x80 and not value & 0x80 and not self._divisor:
+                    self.complain("the divisor of its speed is 0")
                 self._line_control = value
             case 4:
                 self._control_modem(value & 0x1F)
@@ -144,6 +184,10 @@ class Uart16550A:
             return _CONNECTED
         looped = ((_RTS, 0x10), (_DTR, 0x20), (_OUT1, 0x40), (_OUT2, 0x80))
         return sum(line for output, line in looped if control & output)
+
+    @staticmethod
+    def _finds_nothing(register: int, value: int) -> bool:
+        return register == 5 and not value & _DATA_READY
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -191,4 +235,7 @@ class Uart16550A:
         return _NONE
 
     def _update(self) -> None:
-        self._irq(self._cause() != _NONE and bool(self._modem_control & _OUT2))
+        self._irq(self._cause() != _NONE)
+        was_wanted, self._was_wanted = self._was_wanted, self.wanted
+        if self._was_wanted and not was_wanted:
+            self.on_wanted()

@@ -30,6 +30,16 @@ SET_1_OF_SET_2 = {two: one for one, two in SET_2_OF_SET_1.items()}
 SET_1_OF_SET_2 |= {0x00: 0xFF, 0x02: 0x41, 0x7F: 0x54}  # an overrun; and two codes of other keyboards
 
 
+ROWS = (
+    (0x02, "1234567890-=", "!@#$%^&*()_+"),
+    (0x10, "qwertyuiop[]", "QWERTYUIOP{}"),
+    (0x1E, "asdfghjkl;'`", 'ASDFGHJKL:"~'),
+    (0x2B, "\\zxcvbnm,./", "|ZXCVBNM<>?"),
+    (0x39, " ", " "),
+)
+"""What is printed on consecutive keys: the first one, the characters without and with Shift."""
+
+
 def set_1_codes(key: int, pressed: bool) -> bytes:
     """What a key sends in set 1: make code, or break code with bit 7 set."""
     code = key & 0x7F | (0 if pressed else _BREAK)
@@ -63,15 +73,8 @@ def keys_for(character: str) -> tuple[int, ...]:
 
 
 def _layout() -> dict[str, tuple[int, ...]]:
-    rows = (
-        (0x02, "1234567890-=", "!@#$%^&*()_+"),
-        (0x10, "qwertyuiop[]", "QWERTYUIOP{}"),
-        (0x1E, "asdfghjkl;'`", 'ASDFGHJKL:"~'),
-        (0x2B, "\\zxcvbnm,./", "|ZXCVBNM<>?"),
-        (0x39, " ", " "),
-    )
     keys: dict[str, tuple[int, ...]] = {}
-    for first, plain, shifted in rows:
+    for first, plain, shifted in ROWS:
         for key, (lower, upper) in enumerate(zip(plain, shifted, strict=True), first):
             keys[upper] = (LEFT_SHIFT, key)
             keys[lower] = (key,)

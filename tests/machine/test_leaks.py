@@ -24,7 +24,7 @@ gc.disable()
 engine, count = sys.argv[1], int(sys.argv[2])
 good = kernel("GATE 0x20, tick, 0x8e00\\nSET_TIMER 50\\nagain: sti\\nhlt\\ncmp dword ptr [ticks], 5\\njb again\\n"
               "PUTC 'x'\\nmov al, 0\\nout 0xf4, al\\n" + TICK)
-bad = kernel("mov eax, [0xd0000000]")
+bad = kernel("mov eax, 0xd0000000\\njmp eax")
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -52,6 +52,32 @@ def test_text_and_attributes() -> None:
     assert bench.screen.text.startswith("Hello\n")
 
 
+def test_forty_columns() -> None:
+    bench = Bench()
+    bench.set(0x11, 0x0E)  # the timing can be written
+    bench.set(0x01, 0x27)
+    bench.put(0, b"left")
+    bench.put(40, b"below")
+    assert bench.screen.lines[:2] == ["left", "below"] and len(bench.screen.lines) == 25
+    assert [len(line) for line in bench.screen.attributes] == [40] * 25
+    bench.set(0x0F, 43)
+    assert bench.screen.cursor == (1, 3)
+
+
+def test_monochrome_is_elsewhere() -> None:
+    bench = Bench()
+    bench.put(0, b"colour")
+    bench.bus.write(0x3CE, 2, 0x0A06)
+    bench.ram[0xB0000:0xB0002] = b"g\x07"
+    assert bench.screen.lines[0] == "g"
+    bench.bus.write(0x3C2, 1, 0x66)
+    assert bench.bus.read(0x3D5, 1) == 0xFF and bench.bus.read(0x3D4, 1) == 0xFF
+    bench.bus.write(0x3B4, 2, 0x030F)
+    assert bench.screen.cursor == (0, 3)
+    bench.bus.write(0x3D4, 2, 0x050F)  # nobody is there
+    assert bench.screen.cursor == (0, 3)
+
+
 def test_every_code_is_one_character() -> None:
     bench = Bench()
     bench.put(0, bytes(range(256)))

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_DISKETTES = {
-    320: (40, 2, 8), 360: (40, 1, 9), 640: (40, 2, 8), 720: (40, 2, 9), 1440: (80, 2, 9), 2400: (80, 2, 15),
-    2880: (80, 2, 18), 5760: (80, 2, 36),
-}  # fmt: skip
-"""By the number of sectors: 160 KiB to 2.88 MiB."""
 _PARTITIONS, _ENTRY_SIZE = 0x1BE, 16
 _MOST_CYLINDERS = 1024
 _SECTORS = 63
@@ -23,25 +18,18 @@ class Geometry:
     sectors: int
 
     def lba(self, cylinder: int, head: int, sector: int) -> int | None:
-        """The number of a sector, None if there is no such place."""
+        """The number of a sector, None if there is no such place; behind the last cylinder may lie more sectors."""
         if head >= self.heads or not 1 <= sector <= self.sectors:
             return None
         return (cylinder * self.heads + head) * self.sectors + sector - 1
 
 
-def is_diskette(sectors: int) -> bool:
-    """Whether an image of so many sectors has exactly the size of a diskette of 720 KiB or more."""
-    return sectors >= 1440 and sectors in _DISKETTES
-
-
 def geometry(sectors: int, first_sector: bytes) -> Geometry:
-    """A diskette's by its size; else the one that the partition table was made for; else 63 sectors and enough heads.
+    """Of a fixed disk: the one that the partition table was made for, or else 63 sectors and enough heads.
 
     >>> geometry(20 * 16 * 63, bytes(512))
     Geometry(cylinders=20, heads=16, sectors=63)
     """
-    if is_diskette(sectors):
-        return Geometry(*_DISKETTES[sectors])
     heads, per_track = _partitioned(first_sector) or (_heads(sectors), _SECTORS)
     return Geometry(max(1, min(_MOST_CYLINDERS, sectors // (heads * per_track))), heads, per_track)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hvproto.machine.bios.geometry import Geometry, geometry, is_diskette
+from hvproto.machine.bios.geometry import Geometry, geometry
 from tests.support.boot_sectors import booted, kept, ram, run
 
 SECTORS = b"".join(bytes([number]) * 512 for number in range(1, 256))
@@ -119,7 +119,6 @@ def test_a_diskette_is_drive_0_with_its_own_geometry() -> None:
     ("sectors", "expected"),
     [
         (1, Geometry(1, 16, 63)),
-        (2880, Geometry(80, 2, 18)),
         (1024 * 16 * 63, Geometry(1024, 16, 63)),
         (1024 * 16 * 63 + 1, Geometry(512, 32, 63)),
         (1 << 31, Geometry(1024, 255, 63)),
@@ -133,7 +132,6 @@ def test_geometry_of_a_partition_table() -> None:
     entry = bytes([0x80, 1, 1, 0, 0x0C, 254, 0xFF, 0x10]) + (63).to_bytes(4, "little") + (16002).to_bytes(4, "little")
     sector = bytes(0x1BE) + entry + bytes(48) + b"\x55\xaa"
     assert geometry(16065 * 4, sector) == Geometry(4, 255, 63)
-    assert is_diskette(2880) and not is_diskette(2881) and not is_diskette(320)
 
 
 def test_code_that_is_read_over_old_code(engine: str) -> None:

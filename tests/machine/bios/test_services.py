@@ -1,13 +1,11 @@
-"""INT 10h, 11h, 12h, 15h, 16h, 18h, 19h, 1Ah, and the device interrupts' handlers."""
+"""INT 10h, 11h, 12h, 15h, 18h, 19h, 1Ah, and the device interrupts' handlers."""
 
 from __future__ import annotations
 
 import pytest
 
-from hvproto.errors import BadInput
-from hvproto.machine.bios.rom import rom
 from hvproto.machine.machine import Machine
-from tests.support.boot_sectors import LIMIT, RAM, WELL, booted, kept, ram, run, screen
+from tests.support.boot_sectors import LIMIT, RAM, booted, kept, ram, run, screen
 
 
 def printing(text: str) -> str:
@@ -164,66 +162,6 @@ def test_configuration_and_waiting() -> None:
     assert kept(machine)[0] & 0xFF == 0xFC
     assert kept(machine, 0x7E20)[4]
     assert machine.processor.now > 65536 * 119
-
-
-# -- keys ------------------------------------------------------------------------------------
-
-
-def test_keys_from_the_queue(engine: str) -> None:
-    machine = booted(
-        engine,
-        "mov ah, 1\nint 0x16\nKEEP results\n"
-        + "mov ah, 0\nint 0x16\nout 0xe9, al\n" * 3
-        + "mov ah, 0x11\nint 0x16\nKEEP 0x7e20\n",
-    )
-    assert machine.bios is not None
-    machine.bios.type("aB\n")
-    assert machine.run(LIMIT) == WELL
-    assert machine.debug_output == b"aB\r"
-    assert (kept(machine)[0] & 0xFFFF, kept(machine)[5]) == (0x1E61, False)
-    assert kept(machine, 0x7E20)[5]
-
-
-def test_waiting_for_a_key(engine: str) -> None:
-    machine = booted(engine, "mov ah, 0\nint 0x16\nout 0xe9, al\n")
-    assert machine.bios is not None
-    while machine.processor.now < 20_000_000:
-        try:
-            machine.run(machine.processor.now + 1_000_000)
-        except Exception as error:
-            assert "cycles" in str(error)
-    assert ram(machine, 0x46C, 1)[0] >= 2  # the ticks go on meanwhile
-    machine.bios.type("k")
-    assert machine.run(LIMIT) == WELL
-    assert machine.debug_output == b"k"
-
-
-def test_more_keys_than_the_buffer_holds() -> None:
-    text = "the quick brown fox jumps over the lazy dog"
-    machine = booted(None, f"mov cx, {len(text)}\n.n: mov ah, 0\nint 0x16\nout 0xe9, al\nloop .n\n")
-    assert machine.bios is not None
-    machine.bios.type(text)
-    assert machine.run(LIMIT) == WELL and machine.debug_output.decode() == text
-    with pytest.raises(BadInput, match="'ä'"):
-        machine.bios.type("ä")
-
-
-def test_scan_codes_by_the_keyboards_interrupt() -> None:
-    codes = (0x2A, 0x1E, 0x9E, 0xAA, 0x1E, 0x1D, 0x2E, 0x9D, 0x3B, 0xE0, 0x48, 0x3A, 0x30, 0x02)
-    # Its handler reads port 60h, where nothing is plugged in yet: the service behind it gets each byte instead.
-    machine = booted(
-        None,
-        "jmp over\n"
-        + "over:\n"
-        + "".join(f"mov al, {code:#x}\npushf\ncall far [service]\n" for code in codes)
-        + "mov cx, 7\nmov di, 0x9000\n.n: mov ah, 0\nint 0x16\nstosw\nloop .n\nEXIT\nservice: .word 0, 0xf000\n",
-    )
-    at = machine.images[machine.world].symbols["service"]
-    machine.ram.view[at : at + 2] = rom().labels["service_scan_code"].to_bytes(2, "little")
-    assert machine.run(LIMIT) == WELL
-    words = ram(machine, 0x9000, 14)
-    assert [int.from_bytes(words[n : n + 2], "little") for n in range(0, 14, 2)] == [
-        0x1E41, 0x1E61, 0x2E03, 0x3B00, 0x4800, 0x3042, 0x0231]  # fmt: skip
 
 
 # -- time ------------------------------------------------------------------------------------
