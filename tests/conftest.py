@@ -13,7 +13,10 @@ from hvproto.processor.processor import ENGINE_VARIABLE
 
 # What is drawn must not decide whether a change lands: in CI, Hypothesis draws the same each time.
 settings.register_profile("ci", derandomize=True, database=None)
-if os.environ.get("CI"):
+settings.register_profile("nightly", max_examples=4000, deadline=None)
+if os.environ.get("HYPOTHESIS_PROFILE"):
+    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+elif os.environ.get("CI"):
     settings.load_profile("ci")
 
 ENGINES = ("native", "portable")

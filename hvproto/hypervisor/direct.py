@@ -92,7 +92,7 @@ class DirectGuest(Guest):
                     return wait
             deadline = self.deadline(limit)
             try:
-                if self.board.pic.pending:
+                if self.board.interrupts.pending:
                     if machine.interruptible():
                         self._interrupt()
                     else:
@@ -109,7 +109,7 @@ class DirectGuest(Guest):
     def _interrupt(self) -> None:
         self.halted = False
         try:
-            self.machine.processor.interrupt(self.board.pic.acknowledge())
+            self.machine.processor.interrupt(self.board.interrupts.acknowledge())
         except Shutdown as shutdown:
             raise TripleFault(self.machine.where(), shutdown.faults) from None
 

@@ -8,67 +8,101 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import capstone
+from capstone import x86_const as cs
 
 from hvproto import events
 from hvproto.addresses import GVA, PAGE_MASK
 from hvproto.errors import EXCEPTION_NAMES
-from hvproto.hypervisor.code import loads_stack
-from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
-from hvproto.processor.exceptions import Event, Raised, Source, exception_source, load_descriptor
+from hvproto.hypervisor import port_io
+from hvproto.hypervisor.sensitive import IRETS, LONGEST_INSTRUCTION, STRING_OUTPUTS, loads_stack
+from hvproto.processor.data_breakpoints import DataBreakpoints
+from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE, PendingException, UnmappedAccess
+from hvproto.processor.exceptions import Event, Raised, exception_source, load_descriptor
+from hvproto.processor.instruction import Instruction
 from hvproto.processor.opcodes import has_forbidden_lock
 from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK
-from hvproto.processor.settings import EFLAGS_TF
+from hvproto.processor.settings import DR6_BREAKPOINTS, DR6_BS, EFLAGS_IOPL, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
+from hvproto.processor.take_event import take, take_exception, take_interrupt
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
 
 IDT_ERROR = 2
-DEBUG = 1
+DEBUG, NMI = 1, 2
 INVALID_OPCODE = 6
 PAGE_FAULT = 14
 GENERAL_PROTECTION = 13
 SELECTOR_FAULTS = (10, 11, 12)
 BREAKPOINT, OVERFLOW = 3, 4
+ONE_BYTE = (b"\xcc", b"\xce")
+"""INT3 and INTO."""
+FAULTING_PORTS = STRING_OUTPUTS | {cs.X86_INS_IN, cs.X86_INS_OUT}
 
 
 class Exits:
-    """Handles the exits of one guest, which stands in a stub with its frame loaded."""
+    """Handles the exits of one guest, whose state its virtual processor has taken over."""
 
     def __init__(self, guest: MirroredGuest) -> None:
         self._guest = guest
         self._cpu = guest.cpu
+        self.breakpoints = DataBreakpoints()
+        """The guest's, for instructions that are emulated; for all others the real processor has them."""
 
-    def handle(self) -> None:
-        """The switch. Raises what ends the guest: Shutdown, OutOfMemory, NotBuilt."""
-        vector = self._cpu.vector
+    def handle(self, vector: int, error_code: int) -> None:
+        """The switch. Raises what ends the guest: Shutdown, UnmappedAccess, NotBuilt."""
         try:
             if vector == PAGE_FAULT:
-                self._page_fault()
+                self._page_fault(error_code)
             elif vector == GENERAL_PROTECTION:
-                self._general_protection()
+                self._general_protection(error_code)
             elif vector in SELECTOR_FAULTS:
-                self._selector_fault()
+                self._selector_fault(vector, error_code)
             elif vector >= 32 or vector in (BREAKPOINT, OVERFLOW):
                 self._software_interrupt(vector)
+            elif vector == DEBUG:
+                self._debug_exception()
             else:
-                self._reflect(vector, self._cpu.error_code if vector in VECTORS_WITH_ERROR_CODE else None)
+                self._reflect(vector, error_code if vector in VECTORS_WITH_ERROR_CODE else None)
         except Raised as raised:
             self._reflect(raised.vector, raised.error_code, raised.cr2)
 
+    def trapped(self) -> None:
+        """The guest stands before a sensitive instruction that wouldn't have trapped by itself."""
+        try:
+            if not self._emulate(self._instruction(), 0):
+                raise Raised(INVALID_OPCODE)
+        except Raised as raised:
+            self._reflect(raised.vector, raised.error_code, raised.cr2)
+
+    def faults_by_itself(self) -> bool:
+        """Whether the guest stands before an instruction that traps only since this engine lets all ports be used.
+
+        It goes by its #GP all the same: the events of a run don't depend on the engine.
+        """
+        try:
+            instruction = self._instruction()
+        except Raised:
+            return False
+        return instruction is not None and instruction.id in FAULTING_PORTS
+
     def interrupt(self, vector: int) -> None:
         """Deliver a virtual external interrupt."""
-        cpu = self._cpu
         self._tell(vector, None, "reflect", "interrupt")
-        cpu.deliver(Event(vector, Source.EXTERNAL, cpu.eip), cpu.eip)
+        take_interrupt(self._cpu, vector)
+
+    def nmi(self) -> None:
+        """Deliver a virtual NMI; others wait for the guest's next IRET."""
+        self._tell(NMI, None, "reflect", "NMI")
+        self._cpu.block_nmi()
+        take_interrupt(self._cpu, NMI)
 
     # -- the two routes ----------------------------------------------------------------------
 
     def _reflect(self, vector: int, error_code: int | None, cr2: int | None = None) -> None:
         cpu = self._cpu
         self._tell(vector, error_code, "reflect", EXCEPTION_NAMES.get(vector, ""), cr2)
-        cpu.deliver(Event(vector, exception_source(vector), cpu.eip, error_code, cr2), cpu.eip)
+        take(cpu, Event(vector, exception_source(vector), cpu.eip, error_code, cr2), cpu.eip)
 
     def _tell(self, vector: int, error_code: int | None, route: str, detail: str, cr2: int | None = None) -> None:
         guest = self._guest
@@ -78,48 +112,38 @@ class Exits:
 
     # -- page faults -------------------------------------------------------------------------
 
-    def _page_fault(self) -> None:
+    def _page_fault(self, error_code: int) -> None:
         guest, cpu = self._guest, self._cpu
         linear = guest.machine.processor.cr2
-        access = guest.access_of(cpu.error_code)
+        access = _access_of(error_code)
         # The guest's own tables decide; if they refuse, this raises the guest's own page fault.
-        cpu.translate(linear, access, user=cpu.cpl == 3)
+        gpa = cpu.translate(linear, access, user=cpu.cpl == 3)
         page = GVA(linear & ~PAGE_MASK)
-        if access is Access.FETCH:
-            guest.look_at_code(page)
-        guest.mirror.sync_page(page)
-        self._tell(PAGE_FAULT, cpu.error_code, "handle", "hidden from the mirror", linear)
+        if access is Access.FETCH and not guest.space.look_at_code(page):
+            raise UnmappedAccess("instruction fetch", gpa)
+        guest.space.mirror.sync_page(page)
+        self._tell(PAGE_FAULT, error_code, "handle", "hidden from the mirror", linear)
 
     # -- protection faults -------------------------------------------------------------------
 
-    def _instruction(self) -> capstone.CsInsn | None:
+    def _instruction(self) -> Instruction | None:
         cpu = self._cpu
-        code = cpu.peek(cpu.code.base + cpu.eip & 0xFFFF_FFFF, 15)
-        if has_forbidden_lock(code, wide=False):  # the engine executes it
+        code = cpu.peek_some(cpu.code_address, LONGEST_INSTRUCTION)
+        if has_forbidden_lock(code, wide=cpu.code64):  # the engine executes it
             raise Raised(INVALID_OPCODE)
-        return self._guest.decoder.decode(code)
+        decoded = self._guest.decoder.decode(code, cpu.decoder_mode)
+        return None if decoded is None else Instruction(cpu, decoded)
 
-    def _general_protection(self) -> None:
-        error_code = self._cpu.error_code
+    def _general_protection(self, error_code: int) -> None:
         instruction = self._instruction()
         if error_code & IDT_ERROR and instruction is not None:
-            # INT n of an architectural exception: the region's gates are closed, the guest's may be open.
+            # INT n that the region's gates are closed to, or have none for; the guest's may be open.
             self._software(error_code >> 3, instruction.size)
-        elif self._emulate(instruction):
-            pass
-        elif self._guest.descriptors.repair(error_code):
-            self._tell(GENERAL_PROTECTION, error_code, "handle", "accessed bit of a descriptor")
-        else:
+        elif not self._emulate(instruction, error_code):
             self._reflect(GENERAL_PROTECTION, error_code)
 
-    def _selector_fault(self) -> None:
-        cpu = self._cpu
-        vector, error_code = cpu.vector, cpu.error_code
-        if self._emulate(self._instruction()):
-            return
-        if self._guest.descriptors.repair(error_code):
-            self._tell(vector, error_code, "handle", "accessed bit of a descriptor")
-        else:
+    def _selector_fault(self, vector: int, error_code: int) -> None:
+        if not self._emulate(self._instruction(), error_code):
             # The region's GDTs lack system descriptors and what isn't present: the guest's table decides.
             self._reflect(*self._as_the_guest_has_it(vector, error_code))
 
@@ -128,32 +152,47 @@ class Exits:
         if not error_code & ~RPL_MASK:
             return vector, error_code
         try:
-            segment = load_descriptor(self._cpu, error_code & 0xFFFC)
+            segment = load_descriptor(self._cpu.target(), error_code & 0xFFFC)
         except Raised:
             return GENERAL_PROTECTION, error_code & ~RPL_MASK
         if segment.is_system or segment.present:
             return GENERAL_PROTECTION, error_code & ~RPL_MASK
         return vector, error_code & ~RPL_MASK
 
-    def _emulate(self, instruction: capstone.CsInsn | None) -> bool:
+    def _emulate(self, instruction: Instruction | None, error_code: int) -> bool:
         if instruction is None:
             return False
-        self_eip = self._cpu.eip
-        single_step = self._cpu.real_eflags & EFLAGS_TF
-        emulator = self._guest.emulator
-        done = emulator.execute(instruction)
+        guest, cpu = self._guest, self._cpu
+        eip, single_step = cpu.eip, cpu.eflags & EFLAGS_TF
+        if cpu.in_interrupt_shadow:
+            cpu.set_shadow(False)  # it ends with this instruction
+        hits = self.breakpoints.hits(cpu, instruction) if self.breakpoints else 0
+        hits |= port_io.breakpoints_hit(cpu, instruction)
+        done = guest.emulator.execute(instruction)
         if done:
-            guest = self._guest
+            if instruction.id not in IRETS:
+                cpu.eflags &= ~EFLAGS_RF
             guest.bus.emit(
                 events.ExceptionTaken(
-                    guest.machine.processor.now, GENERAL_PROTECTION, self._cpu.error_code, "handle", self_eip,
-                    None, instruction.mnemonic,
+                    guest.machine.processor.now, GENERAL_PROTECTION, error_code, "handle", eip, None,
+                    instruction.mnemonic,
                 )
             )  # fmt: skip
             # A load of SS holds the trap off for one more instruction, STI doesn't.
-            if single_step and not guest.halted and not loads_stack(instruction):
+            steps = single_step and not guest.halted and not loads_stack(instruction.decoded)
+            if steps or hits:
+                seen = cpu.debug_register(6) & ~DR6_BREAKPOINTS | hits if hits else cpu.debug_register(6)
+                cpu.set_debug_register(6, seen | (DR6_BS if steps else 0))
                 raise Raised(DEBUG)
         return done
+
+    # -- debug exceptions --------------------------------------------------------------------
+
+    def _debug_exception(self) -> None:
+        """The real processor's DR6 says why; the guest's gets that."""
+        real = self._guest.machine.processor
+        self._cpu.set_debug_register(6, real.debug_register(6))
+        self._reflect(DEBUG, None)
 
     # -- software interrupts -----------------------------------------------------------------
 
@@ -161,14 +200,21 @@ class Exits:
         """INT n, INT3 or INTO through an open gate: EIP is already after it."""
         cpu = self._cpu
         length = 2
-        if vector in (BREAKPOINT, OVERFLOW):
-            last = cpu.peek(cpu.code.base + cpu.eip - 1 & 0xFFFF_FFFF, 1)
-            length = 1 if last in (b"\xcc", b"\xce") else 2
-        cpu.eip = cpu.eip - length & 0xFFFF_FFFF
+        if vector in (BREAKPOINT, OVERFLOW) and cpu.peek_some(cpu.wrapped(cpu.code_address - 1), 1) in ONE_BYTE:
+            length = 1
+        cpu.eip -= length
         self._software(vector, length)
 
     def _software(self, vector: int, length: int) -> None:
         cpu = self._cpu
-        eip = cpu.eip
+        if length > 1 and cpu.eflags & EFLAGS_VM and cpu.eflags & EFLAGS_IOPL != EFLAGS_IOPL:
+            raise Raised(GENERAL_PROTECTION, 0)  # INT n, but neither INT3 nor INTO (SDM vol. 3, 20.2.8)
         self._tell(vector, None, "reflect", "software interrupt")
-        cpu.deliver(Event(vector, Source.SOFTWARE, eip + length & 0xFFFF_FFFF), eip)
+        take_exception(cpu, PendingException(vector, None, software=True, length=length))
+
+
+def _access_of(error_code: int) -> Access:
+    """What the processor's page-fault error code says was attempted."""
+    if error_code & 0x10:
+        return Access.FETCH
+    return Access.WRITE if error_code & 2 else Access.READ

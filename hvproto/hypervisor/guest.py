@@ -218,7 +218,7 @@ class Guest(ABC):
         if not accepts_interrupts:
             self.end(0, "HLT with interrupts off")
             return self.reason_to_leave()
-        if self.board.pic.pending:
+        if self.board.interrupts.pending:
             return None
         if self.functions.has_text:
             self.functions.drain = True
@@ -227,7 +227,7 @@ class Guest(ABC):
             self._offered = True
             return Leave.IDLE
         self._offered = False
-        while not self.board.pic.pending:
+        while not self.board.interrupts.pending:
             if not self.skip_to_next_event():
                 self.end(0, "HLT with nothing that could wake it")
                 return self.reason_to_leave()
@@ -236,7 +236,7 @@ class Guest(ABC):
     def host_interrupt_pending(self) -> bool:
         """External interrupts belong to the host."""
         self.machine.clock.run_due()
-        return self.machine.board.pic.pending and self.host_accepts_interrupts
+        return self.machine.board.interrupts.pending and self.host_accepts_interrupts
 
 
 def _store(memory: GuestMemory, gpa: int, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The mirror: the hypervisor's page table, which holds the guest's mappings plus the region (claims 1-8).
 
-Whatever format the guest uses, a mirror is made of PAE tables with NX on all that isn't fetched
+Whatever format the guest uses, a mirror is made of 4-level tables with NX on all that isn't fetched
 from. It has two *views*. In the kernel view, supervisor pages of the guest are accessible, since
 the deprivileged guest kernel runs at ring 3; in the user view they aren't there. The region is a
 supervisor page in both, so U/S alone keeps the guest out of it.
@@ -8,86 +8,45 @@ supervisor page in both, so U/S alone keeps the guest out of it.
 An entry whose guest A bit is clear stays *hidden*: all is there but the P bit, and the MIRRORED
 software bit says so. The first access faults, the guest's A bit is set, and the entry appears. In
 the same way an entry stays read-only until the guest's D bit is set. So the guest's accessed and
-dirty bits change exactly when the processor would have changed them.
+dirty bits change exactly when the processor would have changed them. The mirror's own A and D are
+set from the start: the processor has nothing to write there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from hvproto.hypervisor.bulk import Batch
+from hvproto.hypervisor.free_space import FreeSpace
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.levels import levels_of
+from hvproto.hypervisor.pool import Pool, PoolExhausted
+from hvproto.hypervisor.ram_arrays import Entries64
+from hvproto.hypervisor.view import (
+    ADDRESS,
+    MIRRORED,
+    PAGES,
+    REGION,
+    SLOT_PAGES,
+    SLOT_SHIFT,
+    View,
+    canonical,
+    page_number,
+)
 from hvproto.processor.paging import NX, PS, A, D, P, PagingMode, U, W, large_frame
 
-MIRRORED = 1 << 9
-"""Software bit (ignored by the processor): the guest maps this page, hidden or not."""
-REGION = 1 << 10
-"""Software bit: a page of the hypervisor's region."""
-ADDRESS = 0x000F_FFFF_FFFF_F000
-_TABLE_SPAN = 1 << 21
-_ENTRIES = 512
-LINEAR_PAGES = 1 << 20
+__all__ = ["ADDRESS", "MIRRORED", "REGION", "GuestPage", "Mirror", "View", "canonical", "page_number"]
+
+FEW_PAGES = 8
+"""Up to so many pages are mirrored one by one; an array costs more, whatever its size."""
+_INDEX = SLOT_PAGES - 1
 
 
-class View:
-    """One PAE page table: 4 directories made at once, page tables as they are needed."""
-
-    def __init__(self, ram: memoryview, pool: Pool) -> None:
-        self._words = ram.cast("Q")
-        self._pool = pool
-        self.pdpt = pool.allocate()
-        self._directories = [pool.allocate() for _ in range(4)]
-        self._tables: dict[int, HPA] = {}
-        for index, directory in enumerate(self._directories):
-            self._words[(self.pdpt >> 3) + index] = directory | P
-
-    def set(self, linear: int, entry: int) -> int:
-        """Write the entry for a page; returns what was there before."""
-        slot = linear >> 21
-        table = self._tables.get(slot)
-        if table is None:
-            if not entry:
-                return 0
-            table = self._tables[slot] = self._pool.allocate()
-            directory = self._directories[slot >> 9]
-            self._words[(directory >> 3) + (slot & 511)] = table | P | W | U
-        at = (table >> 3) + (linear >> PAGE_SHIFT & 511)
-        old = self._words[at]
-        self._words[at] = entry
-        return old
-
-    def get(self, linear: int) -> int:
-        table = self._tables.get(linear >> 21)
-        return 0 if table is None else self._words[(table >> 3) + (linear >> PAGE_SHIFT & 511)]
-
-    def clear(self, linear: int, size: int) -> None:
-        """Forget the guest's entries in a range; those of the region stay."""
-        end = linear + size
-        for slot in range(linear >> 21, (end + _TABLE_SPAN - 1) >> 21):
-            if slot in self._tables:
-                first = max(linear, slot << 21)
-                for page in range(first, min(end, (slot + 1) << 21), PAGE_SIZE):
-                    if not self.get(page) & REGION:
-                        self.set(page, 0)
-
-    def entries(self) -> Iterator[tuple[int, int]]:
-        """(linear address, entry) of all that isn't zero, in order of address."""
-        for slot in sorted(self._tables):
-            base = self._tables[slot] >> 3
-            for index in range(_ENTRIES):
-                entry = self._words[base + index]
-                if entry:
-                    yield slot << 21 | index << PAGE_SHIFT, entry
-
-    def release(self) -> None:
-        for frame in (self.pdpt, *self._directories, *self._tables.values()):
-            self._pool.release(frame)
-
-
-@dataclass(frozen=True, slots=True)
-class GuestPage:
+class GuestPage(NamedTuple):
     """One page as the guest's tables map it, permissions combined over the levels."""
 
     gpa: int
@@ -95,6 +54,7 @@ class GuestPage:
     user: bool
     accessed: bool
     dirty: bool
+    no_execute: bool = False
 
 
 class Mirror:
@@ -109,194 +69,276 @@ class Mirror:
         self.memory = memory
         self.kernel = View(ram, pool)
         self.user = View(ram, pool)
-        self._executable: dict[bool, dict[int, int]] = {True: {}, False: {}}
-        """By view (True: the kernel's), linear page number -> guest-physical page that was looked at."""
+        self.space = FreeSpace(mode, memory)
+        """Where the guest maps nothing."""
+        self.busy = False
+        """It is being brought up to date, and can't be missed now."""
+        self.released = False
+        self.on_exhausted: Callable[[Mirror], bool] | None = None
+        """Asked when the pool has run out in the middle of a change: True if this mirror has been dropped for that."""
+        self._levels = levels_of(mode)
+        self.end = 1 << (64 if len(self._levels) == 4 else 32)
+        """Where the guest's linear space ends."""
+        self._format = mode.format
+        self._root = mode.cr3 & self._format.root_mask if self._format else 0
+        self._entry_size = self._format.entry_size if self._format else 0
+        self._frame_mask = self._format.frame_mask if self._format else 0
+        self._region: dict[int, int] = {}
+        """Page number -> entry, of the region's pages that are mapped now."""
+        self._executable: dict[bool, dict[int, dict[int, int]]] = {True: {}, False: {}}
+        """By view (True: the kernel's) and slot: page number -> guest-physical page that was looked at."""
+
+    # -- fetches -----------------------------------------------------------------------------
 
     def allow_fetches(self, linear: int, gpa: GPA, *, kernel: bool) -> None:
-        """A linear page may be executed in a view from now on, while it maps this guest-physical page."""
-        self._executable[kernel][linear >> PAGE_SHIFT] = gpa
+        """A linear page may be executed in a view from now on, while it maps this guest-physical page.
+
+        Its entry is as it was until the page is synced.
+        """
+        page = page_number(linear)
+        self._executable[kernel].setdefault(page >> SLOT_SHIFT, {})[page] = gpa
 
     def forbid_fetches(self, linear: int, *, except_from: GPA) -> bool:
         """Other code at the same linear address must be looked at anew here; True if there was any."""
-        page, found = linear >> PAGE_SHIFT, False
-        for looked_at in self._executable.values():
+        page, found = page_number(linear), False
+        for slots in self._executable.values():
+            looked_at = slots.get(page >> SLOT_SHIFT, {})
             if looked_at.get(page, except_from) != except_from:
                 del looked_at[page]
                 found = True
         return found
 
-    def entry_for(self, page: GuestPage, linear: int, *, kernel: bool) -> int:
-        """The mirror's entry for a guest page in one of the views; 0 if it must not be there."""
-        if not kernel and not page.user:
-            return 0
+    def forget_fetches(self, *, kernel: bool) -> None:
+        """Nothing in a view has been looked at: every page of it is NX from now on, its entries at once."""
+        view = self.kernel if kernel else self.user
+        for slot in self._executable[kernel].values():
+            for page in slot:
+                linear = canonical(page)
+                entry = view.get(linear)
+                if entry & MIRRORED:
+                    view.set(linear, entry | NX)
+        self._executable[kernel].clear()
+
+    # -- one page ----------------------------------------------------------------------------
+
+    def entries_for(self, page: GuestPage, linear: int) -> tuple[int, int]:
+        """The entries for a guest page in the kernel's and the user's view; 0 where it must not be."""
         frame = self.memory.to_host(page.gpa)
         if frame is None:
-            return 0  # an access faults, and the hypervisor finds that there is no memory
-        entry = frame & ADDRESS | U | MIRRORED
+            return 0, 0  # an access faults, and the hypervisor finds that there is no memory
+        kernel = frame & ADDRESS | NX | U | MIRRORED
         if page.accessed:
-            entry |= P
-        # A kernel without CR0.WP writes where it likes; the D bit must be set by such a write too.
-        if page.dirty and (page.writable or (kernel and not self.mode.write_protect)):
-            entry |= W
-        looked_at = self._executable[kernel].get(linear >> PAGE_SHIFT)
-        return entry if looked_at == page.gpa & ~PAGE_MASK else entry | NX
+            kernel |= P | A
+        user = kernel
+        if page.dirty:
+            if page.writable:
+                kernel = user = kernel | W | D
+            elif not self.mode.write_protect:
+                kernel |= W | D  # such a kernel writes where it likes; the D bit must be set by such a write too
+        number = linear >> PAGE_SHIFT & PAGES - 1
+        slot, gpa = number >> SLOT_SHIFT, page.gpa & ~PAGE_MASK
+        of_kernel, of_user = self._executable[True].get(slot), self._executable[False].get(slot)
+        if (of_kernel or of_user) and not page.no_execute and self.memory.is_ram(gpa):
+            if of_kernel and of_kernel.get(number) == gpa:
+                kernel &= ~NX
+            if of_user and of_user.get(number) == gpa:
+                user &= ~NX
+        return kernel, user if page.user else 0
 
     def map_page(self, linear: int, page: GuestPage | None) -> None:
         """Bring both views to what the guest's tables now say of one page."""
-        for view, kernel in ((self.kernel, True), (self.user, False)):
-            view.set(linear, 0 if page is None else self.entry_for(page, linear, kernel=kernel))
+        kernel, user = (0, 0) if page is None else self.entries_for(page, linear)
+        self.kernel.set(linear, kernel)
+        self.user.set(linear, user)
 
     def guest_page(self, linear: int) -> GuestPage | None:
-        """What the guest's tables say of a page, A and D bits included; None if not mapped."""
-        mode = self.mode
-        fmt = mode.format
+        """What the guest's tables say of a page, A and D bits included; None if not mapped.
+
+        A reserved bit in an entry makes it map nothing: every access faults (SDM vol. 3, 4.7).
+        """
+        if linear >= self.end:
+            return None
+        fmt = self._format
         if fmt is None:
-            return GuestPage(linear, True, True, True, True) if linear < self.memory.size else None
-        table = mode.cr3 & fmt.root_mask
-        writable = user = accessed = True
-        for level, (shift, _) in enumerate(fmt.levels):
-            entry = self.memory.read_entry(table + fmt.index(level, linear) * fmt.entry_size, fmt.entry_size)
+            there = self.memory.to_host(linear) is not None
+            return GuestPage(linear, True, True, True, True) if there else None
+        table, size = self._root, self._entry_size
+        read = self.memory.read_entry
+        rights, no_execute = W | U | A, 0
+        for level in self._levels:
+            entry = read(table + (linear >> level.shift & level.count - 1) * size, size)
             if entry is None or not entry & P:
                 return None
-            if level or fmt.depth != 3:  # PAE's PDPTEs have neither permissions nor an A bit
-                writable &= bool(entry & W)
-                user &= bool(entry & U)
-                accessed &= bool(entry & A)
-            if level == fmt.depth - 1:
-                return GuestPage(entry & fmt.frame_mask, writable, user, accessed, bool(entry & D))
-            if entry & PS and mode.allows_large(fmt, level):
-                offset = linear & ((1 << shift) - PAGE_SIZE)
-                frame = large_frame(fmt, entry, shift) | offset
-                return GuestPage(frame, writable, user, accessed, bool(entry & D))
-            table = entry & fmt.frame_mask
+            large = level.large and entry & PS
+            if entry & (level.reserved_large if large else level.reserved):
+                return None
+            if level.permissions:
+                rights &= entry
+                no_execute |= entry & level.no_execute
+            if not large and not level.leaf:
+                table = entry & self._frame_mask
+                continue
+            frame = entry & self._frame_mask
+            if large:
+                frame = large_frame(fmt, entry, level.shift) | linear & (1 << level.shift) - PAGE_SIZE
+            return GuestPage(
+                frame, bool(rights & W), bool(rights & U), bool(rights & A), bool(entry & D), bool(no_execute)
+            )
         raise AssertionError("a format's last level is always a leaf")
 
     def sync_page(self, linear: int) -> None:
         """Mirror one page anew, unless the region lies there."""
-        if not self.kernel.get(linear) & REGION:
+        if self.released or linear >> PAGE_SHIFT & PAGES - 1 in self._region:
+            return
+        self.busy = True
+        try:
             self.map_page(linear, self.guest_page(linear))
+        except PoolExhausted:
+            self._give_up()
+        finally:
+            self.busy = False
+
+    # -- many pages --------------------------------------------------------------------------
 
     def sync_range(self, linear: int, size: int) -> None:
         """Mirror a range of whole pages anew. Where an upper level maps nothing, that costs next to nothing."""
-        fmt = self.mode.format
-        if fmt is None:
-            self._sync_unpaged(linear, size)
+        if size == PAGE_SIZE:
+            self.sync_page(linear)
+            return
+        first = page_number(linear)
+        end = min(first + (size >> PAGE_SHIFT), PAGES)
+        if end - first <= FEW_PAGES:
+            for page in range(first, end):
+                self.sync_page(canonical(page))
+            return
+        if self.released:
+            return
+        self.busy = True
+        try:
+            self._sync_many(first, end)
+        except PoolExhausted:
+            self._give_up()
+        finally:
+            self.busy = False
+
+    def _give_up(self) -> None:
+        """There is no memory for a change: raise what was caught, unless this mirror can be missed."""
+        if self.on_exhausted is None or not self.on_exhausted(self):
+            raise
+
+    def _sync_many(self, first: int, end: int) -> None:
+        leaf = self._levels[-1] if self._levels else None
+        batch = Batch(self.memory, leaf, write_protect=self.mode.write_protect)
+        if leaf is None:
+            self._collect_linear(batch, first, first, min(end, 1 << 20), P | W | U | A | D)
         else:
-            self._sync_level(0, self.mode.cr3 & fmt.root_mask, 0, linear, linear + size, (True, True, True))
+            self._collect(batch, 0, self._root, 0, first, end, W | U | A, 0)
+        batch.apply(self._store)
 
-    def _sync_unpaged(self, linear: int, size: int) -> None:
-        for page in range(linear, min(linear + size, self.memory.size), PAGE_SIZE):
-            self.sync_page(page)
-
-    def _sync_level(
-        self, level: int, table: int, base: int, first: int, end: int, above: tuple[bool, bool, bool]
+    def _collect(
+        self, batch: Batch, depth: int, table: int, base: int, first: int, end: int, above: int, no_execute: int
     ) -> None:
-        """Mirror [first, end) as far as a table maps it. ``above``: W, U and A of the levels over it."""
-        fmt = self.mode.format
-        assert fmt is not None
-        shift, bits = fmt.levels[level]
-        span = 1 << shift
-        raw = self.memory.read(table & ~(PAGE_SIZE - 1), PAGE_SIZE)
-        offset = table & (PAGE_SIZE - 1)
-        for index in range(max(0, (first - base) >> shift), min((1 << bits) - 1, (end - 1 - base) >> shift) + 1):
-            start = base + (index << shift)
-            at = offset + index * fmt.entry_size
-            entry = int.from_bytes(raw[at : at + fmt.entry_size], "little") if raw is not None else 0
-            if not entry & P:
-                low, high = max(start, first), min(start + span, end)
-                self.kernel.clear(low, high - low)
-                self.user.clear(low, high - low)
+        """Put into a batch what a table maps of the pages [first, end), and clear the rest of them.
+
+        ``base`` is the table's first page; ``above`` has W, U and A combined, ``no_execute`` NX, of the levels over it.
+        """
+        level = self._levels[depth]
+        pages = level.pages
+        first, end = max(first, base), min(end, base + level.count * pages)
+        entries = self.memory.table(table, level.count, self._entry_size)
+        if entries is None:
+            self._clear(first, end)
+            return
+        if level.leaf:
+            batch.add_table(base >> SLOT_SHIFT, table, above, no_execute)
+            return
+        low, high = (first - base) // pages, (end - 1 - base) // pages + 1
+        done = first
+        part = entries[low:high]
+        for index in np.flatnonzero(part & P).tolist():
+            entry = int(part[index])
+            if level.is_reserved(entry):
                 continue
-            if fmt.depth == 3 and level == 0:
-                rights = above
+            start = base + (low + index) * pages
+            self._clear(done, start)
+            done = start + pages
+            rights, nx = (above & entry, no_execute | entry & level.no_execute) if level.permissions else (above, 0)
+            if level.large and entry & PS:
+                assert self._format is not None
+                gpa = large_frame(self._format, entry, level.shift) >> PAGE_SHIFT
+                skipped = max(first - start, 0)
+                flags = rights | nx | P | entry & D
+                self._collect_linear(batch, start + skipped, gpa + skipped, gpa + min(pages, end - start), flags)
             else:
-                rights = (above[0] and bool(entry & W), above[1] and bool(entry & U), above[2] and bool(entry & A))
-            if level == fmt.depth - 1:
-                self._map_unless_region(start, GuestPage(entry & fmt.frame_mask, *rights, bool(entry & D)))
-            elif entry & PS and self.mode.allows_large(fmt, level):
-                frame = large_frame(fmt, entry, shift)
-                low, high = max(start, first), min(start + span, end)
-                if frame >= self.memory.size:  # there is nothing behind it, and so nothing to be mirrored
-                    self.kernel.clear(low, high - low)
-                    self.user.clear(low, high - low)
-                    continue
-                for page in range(low, high, PAGE_SIZE):
-                    self._map_unless_region(page, GuestPage(frame + page - start, *rights, bool(entry & D)))
-            else:
-                self._sync_level(level + 1, entry & fmt.frame_mask, start, first, end, rights)
+                self._collect(batch, depth + 1, entry & self._frame_mask, start, first, end, rights, nx)
+        self._clear(done, end)
 
-    def _map_unless_region(self, linear: int, page: GuestPage) -> None:
-        if not self.kernel.get(linear) & REGION:
-            self.map_page(linear, page)
+    def _collect_linear(self, batch: Batch, page: int, gpa_page: int, gpa_end: int, flags: int) -> None:
+        """Pages in a row, as far as there is anything behind them; the others are cleared."""
+        done = page
+        for chunk in self.memory.chunks(gpa_page, gpa_end):
+            start = page - gpa_page + chunk
+            self._clear(done, start)
+            batch.add_linear(start >> SLOT_SHIFT, chunk, flags)
+            done = start + SLOT_PAGES
+        self._clear(done, page + gpa_end - gpa_page)
 
-    def set_region(self, linear: int, frames: list[HPA], code_pages: int) -> None:
-        """Map the region into both views; its first ``code_pages`` pages may be executed."""
+    def _clear(self, first: int, end: int) -> None:
+        if first < end:
+            self.kernel.clear(first << PAGE_SHIFT, end - first << PAGE_SHIFT)
+            self.user.clear(first << PAGE_SHIFT, end - first << PAGE_SHIFT)
+
+    def _store(self, slots: Sequence[int], guest: Entries64, kernel: Entries64, user: Entries64) -> None:
+        """Put translated rows into the views, with what may be executed, and with the region."""
+        place = {slot: row for row, slot in enumerate(slots)}
+        for rows, looked_at in ((kernel, self._executable[True]), (user, self._executable[False])):
+            for slot in [slot for slot in looked_at if slot in place]:
+                self._open(rows[place[slot]], guest[place[slot]], looked_at[slot])
+            for page, entry in self._region.items():
+                if page >> SLOT_SHIFT in place:
+                    rows[place[page >> SLOT_SHIFT], page & _INDEX] = entry
+        self.kernel.store(slots, kernel)
+        self.user.store(slots, user)
+
+    def _open(self, row: Entries64, guest: Entries64, looked_at: dict[int, int]) -> None:
+        """Clear NX where a page maps the code that was looked at."""
+        for page, gpa in looked_at.items():
+            index = page & _INDEX
+            leaf = int(guest[index])
+            if row[index] and leaf & ADDRESS == gpa and not leaf & NX and self.memory.is_ram(gpa):
+                row[index] &= ~np.uint64(NX)
+
+    # -- the region --------------------------------------------------------------------------
+
+    def set_region(self, linear: int, frames: list[HPA], code_pages: int, *, writable_code: bool = False) -> None:
+        """Map the region into both views; its first ``code_pages`` pages may be executed.
+
+        Those are read-only unless ``writable_code``; the others can be written to.
+        """
         for index, frame in enumerate(frames):
-            flags = P | A | D | REGION | (0 if index < code_pages else W | NX)
-            for view in (self.kernel, self.user):
-                view.set(linear + index * PAGE_SIZE, frame | flags)
+            code = index < code_pages
+            entry = frame | P | A | REGION | (W | D if writable_code or not code else 0) | (0 if code else NX)
+            at = linear + index * PAGE_SIZE
+            self._region[page_number(at)] = entry
+            self._set_both(at, entry)
+
+    def _set_both(self, linear: int, entry: int) -> None:
+        self.kernel.set(linear, entry)
+        self.user.set(linear, entry)
 
     def clear_region(self, linear: int, pages: int) -> None:
         """Take the region out; what the guest maps there appears."""
-        for index in range(pages):
-            at = linear + index * PAGE_SIZE
-            for view in (self.kernel, self.user):
-                view.set(at, 0)
-            self.sync_page(at)
+        for at in range(linear, linear + pages * PAGE_SIZE, PAGE_SIZE):
+            self._region.pop(page_number(at), None)
+            if not self.released:
+                self._set_both(at, 0)
+                self.sync_page(at)
+        for at in {linear, linear + (pages - 1) * PAGE_SIZE} if not self.released else ():
+            self.kernel.trim(at)
+            self.user.trim(at)
 
     def release(self) -> None:
+        """Give all tables back; from now on nothing is mirrored here."""
+        self.released = True
         self.kernel.release()
         self.user.release()
-
-
-def mapped_from_the_top(mode: PagingMode, memory: GuestMemory) -> Iterator[tuple[int, int, bool]]:
-    """(start, size, mapped) pieces of the guest's linear space, 4 GiB downwards, contiguous.
-
-    Absent upper-level entries give one large piece; the cost is that of the tables the guest has.
-    """
-    fmt = mode.format
-    if fmt is None:
-        yield memory.size, (1 << 32) - memory.size, False
-        yield 0, memory.size, True
-        return
-    root = mode.cr3 & fmt.root_mask
-    yield from _pieces(mode, memory, 0, root, 0)
-
-
-def _pieces(
-    mode: PagingMode, memory: GuestMemory, level: int, table: int, base: int
-) -> Iterator[tuple[int, int, bool]]:
-    fmt = mode.format
-    assert fmt is not None
-    shift, bits = fmt.levels[level]
-    raw = memory.read(table & ~(PAGE_SIZE - 1), PAGE_SIZE)
-    size = fmt.entry_size
-    offset = table & (PAGE_SIZE - 1)
-    if raw is None:
-        yield base, 1 << shift + bits, False
-    elif level == fmt.depth - 1:
-        yield from _runs(raw[offset::size][: 1 << bits], base, shift)
-    else:
-        for index in reversed(range(1 << bits)):
-            entry = int.from_bytes(raw[offset + index * size : offset + index * size + size], "little")
-            start = base + (index << shift)
-            if not entry & P:
-                yield start, 1 << shift, False
-            elif entry & PS and mode.allows_large(fmt, level):
-                yield start, 1 << shift, True
-            else:
-                yield from _pieces(mode, memory, level + 1, entry & fmt.frame_mask, start)
-
-
-_PRESENT = bytes(value & P for value in range(256))
-
-
-def _runs(low_bytes: bytes, base: int, shift: int) -> Iterator[tuple[int, int, bool]]:
-    """Runs of present and absent entries of a last-level table, the highest first."""
-    present = low_bytes.translate(_PRESENT)
-    end = len(present)
-    while end:
-        kind = present[end - 1]
-        start = present.rfind(1 - kind, 0, end) + 1
-        yield base + (start << shift), (end - start) << shift, bool(kind)
-        end = start

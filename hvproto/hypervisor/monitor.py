@@ -7,7 +7,7 @@ recorded here; `drain` hands the records on when the processor has stopped at th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SIZE
@@ -51,6 +51,26 @@ class Monitor:
         self._users[page] = count + 1
         if count == 0:
             self._protect(page, on=True)
+
+    def watch_all(self, pages: Iterable[GPA]) -> None:
+        """One more user of each of these pages; pages side by side in the host's memory are protected in one go."""
+        new = []
+        for page in pages:
+            count = self._users.get(page, 0)
+            self._users[page] = count + 1
+            if count == 0:
+                frame = self._memory.to_host(page)
+                if frame is not None:
+                    new.append(frame)
+        start = end = 0
+        for frame in sorted(new):
+            if frame != end:
+                if end > start:
+                    self._processor.engine.protect(start, end - start, on=True)
+                start = frame
+            end = frame + PAGE_SIZE
+        if end > start:
+            self._processor.engine.protect(start, end - start, on=True)
 
     def unwatch(self, gpa: int) -> None:
         page = GPA(gpa & ~PAGE_MASK)

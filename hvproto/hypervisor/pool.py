@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hvproto.addresses import HPA, PAGE_SIZE
 from hvproto.errors import HvprotoError
+
+_ZEROS = bytes(PAGE_SIZE)
 
 
 class PoolExhausted(HvprotoError):
@@ -11,12 +15,14 @@ class PoolExhausted(HvprotoError):
 
 
 class Pool:
-    """Frames of host-physical memory. The lowest free frame goes first, so runs repeat exactly."""
+    """Frames of host-physical memory. What was released last goes first, then the lowest: so runs repeat exactly."""
 
     def __init__(self, ram: memoryview, frames: list[HPA]) -> None:
         self._ram = ram
         self._free = sorted(frames, reverse=True)
         self.size = len(frames)
+        self.reclaim: Callable[[], bool] | None = None
+        """Called when all frames are in use: give some back that can be missed; False if there are none."""
 
     @property
     def free(self) -> int:
@@ -24,10 +30,11 @@ class Pool:
 
     def allocate(self) -> HPA:
         """A zeroed frame. Raises PoolExhausted."""
-        if not self._free:
-            raise PoolExhausted(f"all {self.size} pages of the hypervisor's pool are in use")
+        while not self._free:
+            if self.reclaim is None or not self.reclaim():
+                raise PoolExhausted(f"all {self.size} pages of the hypervisor's pool are in use")
         frame = self._free.pop()
-        self._ram[frame : frame + PAGE_SIZE] = bytes(PAGE_SIZE)
+        self._ram[frame : frame + PAGE_SIZE] = _ZEROS
         return frame
 
     def release(self, frame: HPA) -> None:

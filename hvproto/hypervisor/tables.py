@@ -2,44 +2,70 @@
 
 For every root that the guest has loaded there is a mirror. Each guest-physical page that serves as
 a table is watched by the monitor, with a list of its *uses*: a table may be shared, or be its own
-child (a recursive map), and a store to it then changes several linear ranges at once.
+child (a recursive map), and a store to it then changes several linear ranges at once. The uses of
+one root form a tree, so what an entry leads to is forgotten without looking at anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from hvproto.addresses import GPA, PAGE_MASK
+import numpy as np
+
+from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.mirror import Mirror
+from hvproto.hypervisor.levels import Level, levels_of
+from hvproto.hypervisor.mirror import Mirror, canonical
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.pool import Pool, PoolExhausted
-from hvproto.processor.paging import PS, Format, P, PagingMode
+from hvproto.processor.paging import PS, P, PagingMode
 
 MAX_ROOTS = 8
 """How many mirrors are kept; the one that was loaded longest ago goes first."""
+MAX_USES = 1 << 16
+"""Places that tables have in one root's structure. A table full of pointers to itself would have 2^27 of them."""
 
 
-@dataclass(frozen=True, slots=True)
+class TooManyTables(PoolExhausted):
+    """The guest's page tables map more page tables than can be followed."""
+
+
 class Use:
     """One place in a guest's paging structure that a table has: level 0 is the root."""
 
-    mirror: Mirror
-    level: int
-    table: int
-    """GPA of the table."""
-    base: int
-    """The first GVA that the table maps."""
+    __slots__ = ("alive", "base", "children", "level", "mirror", "table")
+
+    def __init__(self, mirror: Mirror, level: int, table: int, base: int) -> None:
+        self.mirror = mirror
+        self.level = level
+        self.table = table
+        """GPA of the table."""
+        self.base = base
+        """The number of the first page that the table maps."""
+        self.children: dict[int, Use] = {}
+        """By index of the entry that points there."""
+        self.alive = True
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A linear range of one mirror whose mapping a store may have changed."""
 
     mirror: Mirror
     linear: int
     size: int
+
+
+@dataclass(slots=True)
+class _Root:
+    """A mirror with the tables it is made from."""
+
+    mirror: Mirror
+    levels: tuple[Level, ...]
+    entry_size: int
+    use: Use | None = None
+    uses: int = 0
 
 
 class GuestTables:
@@ -50,88 +76,143 @@ class GuestTables:
         self._pool = pool
         self._memory = memory
         self._monitor = monitor
-        self._mirrors: dict[PagingMode, Mirror] = {}
-        self._uses: dict[GPA, list[Use]] = {}
+        self._roots: dict[PagingMode, _Root] = {}
+        """The one that was loaded last comes last."""
+        self._uses: dict[GPA, dict[Use, None]] = {}
+        """By page, in the order in which they came; a list would make a table of pointers to itself cost minutes."""
+        self._building = False
+        pool.reclaim = self._reclaim
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
-        return tuple(self._mirrors.values())
+        return tuple(root.mirror for root in self._roots.values())
 
     def mirror_for(self, mode: PagingMode) -> Mirror:
-        """The mirror of a root, made if there is none yet."""
-        mirror = self._mirrors.pop(mode, None)
-        if mirror is None:
-            while len(self._mirrors) >= MAX_ROOTS:
-                self._drop_oldest()
-            mirror = self._build(mode)
-        self._mirrors[mode] = mirror
-        return mirror
+        """The mirror of a root, made if there is none yet. Raises PoolExhausted, TooManyTables."""
+        root = self._roots.pop(mode, None)
+        if root is None:
+            while len(self._roots) >= MAX_ROOTS:
+                self._drop(next(iter(self._roots)))
+            root = self._build(mode)
+        self._roots[mode] = root
+        return root.mirror
 
-    def _build(self, mode: PagingMode) -> Mirror:
-        while True:
-            try:
-                mirror = Mirror(self._ram, self._pool, self._memory, mode)
-                fmt = mode.format
-                if fmt is not None:
-                    self._link(mirror, fmt, 0, mode.cr3 & fmt.root_mask, 0)
-                mirror.sync_range(0, 1 << 32)
-                return mirror
-            except PoolExhausted:
-                if not self._mirrors:
-                    raise
-                self._drop_oldest()
+    def _build(self, mode: PagingMode) -> _Root:
+        self._building = True  # now even the mirror that is loaded may go
+        root = None
+        try:
+            fmt = mode.format
+            mirror = Mirror(self._ram, self._pool, self._memory, mode)
+            root = _Root(mirror, levels_of(mode), fmt.entry_size if fmt else 0)
+            if fmt is not None:
+                pages: list[GPA] = []
+                self._link(root, None, 0, mode.cr3 & fmt.root_mask, pages)
+                self._monitor.watch_all(pages)
+            root.mirror.sync_range(0, 1 << 48 if len(root.levels) == 4 else 1 << 32)
+            root.mirror.on_exhausted = self._give_up
+            return root
+        except PoolExhausted:
+            if root is not None:
+                self._release(root)
+            raise
+        finally:
+            self._building = False
 
-    def _drop_oldest(self) -> None:
-        mode = next(iter(self._mirrors))
-        mirror = self._mirrors.pop(mode)
-        fmt = mode.format
-        if fmt is not None:
-            for page, uses in list(self._uses.items()):
-                for use in [use for use in uses if use.mirror is mirror]:
-                    self._remove(page, use)
-        mirror.release()
+    # -- when memory runs out ----------------------------------------------------------------
+
+    def _reclaim(self) -> bool:
+        """Drop the mirror that was loaded longest ago, but not the one that is loaded or being changed."""
+        candidates = list(self._roots) if self._building else list(self._roots)[:-1]
+        for mode in candidates:
+            if not self._roots[mode].mirror.busy:
+                self._drop(mode)
+                return True
+        return False
+
+    def _give_up(self, mirror: Mirror) -> bool:
+        """Drop a mirror that can't be brought up to date for lack of memory, unless it is the one that is loaded."""
+        if next(reversed(self._roots.values())).mirror is mirror:
+            return False
+        self._drop(mirror.mode)
+        return True
+
+    def _drop(self, mode: PagingMode) -> None:
+        self._release(self._roots.pop(mode))
+
+    def _release(self, root: _Root) -> None:
+        if root.use is not None:
+            self._unlink(root, root.use)
+        root.mirror.release()
 
     # -- links -------------------------------------------------------------------------------
 
-    def _children(self, mirror: Mirror, fmt: Format, level: int, table: int, base: int) -> Iterator[tuple[int, int]]:
-        """(table GPA, base GVA) of the tables that a table of this level points to."""
-        shift, bits = fmt.levels[level]
-        for index in range(1 << bits):
-            child = self._child(mirror, fmt, level, table + index * fmt.entry_size)
-            if child is not None:
-                yield child, base + (index << shift)
+    def _link(self, root: _Root, parent: Use | None, index: int, table: int, pages: list[GPA]) -> None:
+        """Follow a table and all that it leads to; ``pages`` gets what is to be watched.
 
-    def _child(self, mirror: Mirror, fmt: Format, level: int, entry_gpa: int) -> int | None:
-        entry = self._memory.read_entry(entry_gpa, fmt.entry_size)
-        if entry is None or not entry & P or level == fmt.depth - 1:
+        ``index`` is that of the parent's entry; without a parent, the table is the root.
+        """
+        page = GPA(table & ~PAGE_MASK)
+        if not self._memory.is_ram(page):
+            return
+        if parent is None:
+            use = root.use = Use(root.mirror, 0, table, 0)
+        else:
+            base = parent.base + index * root.levels[parent.level].pages
+            use = parent.children[index] = Use(root.mirror, parent.level + 1, table, base)
+        level = root.levels[use.level]
+        self._uses.setdefault(page, {})[use] = None
+        pages.append(page)
+        root.uses += 1
+        if root.uses > MAX_USES:
+            self._monitor.watch_all(pages)
+            raise TooManyTables(f"the guest's page tables have more than {MAX_USES:,} places in its structure")
+        if level.leaf:
+            return
+        entries = self._memory.table(table, level.count, root.entry_size)
+        assert entries is not None
+        for number in np.flatnonzero(entries & P).tolist():
+            child = self._child(root, level, int(entries[number]))
+            if child is not None:
+                self._link(root, use, number, child, pages)
+
+    @staticmethod
+    def _child(root: _Root, level: Level, entry: int) -> int | None:
+        """The GPA of the table that an entry points to."""
+        if not entry & P or level.leaf or (level.large and entry & PS) or level.is_reserved(entry):
             return None
-        if entry & PS and mirror.mode.allows_large(fmt, level):
-            return None
+        fmt = root.mirror.mode.format
+        assert fmt is not None
         return entry & fmt.frame_mask
 
-    def _link(self, mirror: Mirror, fmt: Format, level: int, table: int, base: int) -> None:
-        page = GPA(table & ~PAGE_MASK)
-        if self._memory.to_host(page) is None:
-            return
-        use = Use(mirror, level, table, base)
-        self._uses.setdefault(page, []).append(use)
-        self._monitor.watch(page)
-        for child, child_base in self._children(mirror, fmt, level, table, base):
-            self._link(mirror, fmt, level + 1, child, child_base)
-
-    def _unlink(self, mirror: Mirror, level: int, base: int, size: int) -> None:
-        """Forget the tables of ``level`` and deeper that map the range."""
-        for page, uses in list(self._uses.items()):
-            for use in uses.copy():
-                if use.mirror is mirror and use.level >= level and base <= use.base < base + size:
-                    self._remove(page, use)
-
-    def _remove(self, page: GPA, use: Use) -> None:
+    def _unlink(self, root: _Root, use: Use) -> None:
+        """Forget a table and all that it leads to."""
+        for child in use.children.values():
+            self._unlink(root, child)
+        use.alive = False
+        root.uses -= 1
+        page = GPA(use.table & ~PAGE_MASK)
         uses = self._uses[page]
-        uses.remove(use)
+        del uses[use]
         if not uses:
             del self._uses[page]
         self._monitor.unwatch(page)
+
+    def _relink(self, root: _Root, use: Use, index: int) -> None:
+        """Follow what an upper-level entry points to now."""
+        level = root.levels[use.level]
+        entry = self._memory.read_entry(use.table + index * root.entry_size, root.entry_size)
+        child = self._child(root, level, entry or 0)
+        old = use.children.get(index)
+        if old is not None and old.table == child:
+            return  # other permissions at most
+        if old is not None:
+            del use.children[index]
+        if child is not None:
+            pages: list[GPA] = []
+            self._link(root, use, index, child, pages)
+            self._monitor.watch_all(pages)
+        if old is not None:  # only now, so that a page that stays a table isn't opened and closed again
+            self._unlink(root, old)
 
     # -- stores ------------------------------------------------------------------------------
 
@@ -140,19 +221,52 @@ class GuestTables:
 
     def changes(self, store: TableStore) -> list[Change]:
         """What a store may have changed; the links follow it, the mirrors don't yet."""
-        changes = []
-        for use in tuple(self._uses.get(GPA(store.gpa & ~PAGE_MASK), ())):
-            fmt = use.mirror.mode.format
-            assert fmt is not None
-            shift, bits = fmt.levels[use.level]
-            first = (store.gpa - use.table) // fmt.entry_size
-            last = (store.gpa + store.size - 1 - use.table) // fmt.entry_size
-            for index in range(max(first, 0), min(last, (1 << bits) - 1) + 1):
-                linear = use.base + (index << shift)
-                if use.level < fmt.depth - 1:
-                    self._unlink(use.mirror, use.level + 1, linear, 1 << shift)
-                    child = self._child(use.mirror, fmt, use.level, use.table + index * fmt.entry_size)
-                    if child is not None:
-                        self._link(use.mirror, fmt, use.level + 1, child, linear)
-                changes.append(Change(use.mirror, linear, 1 << shift))
+        return self.changes_of((store,))
+
+    def changes_of(self, stores: Iterable[TableStore]) -> list[Change]:
+        """What some stores may have changed, successive entries of a table together, as `changes` has it.
+
+        What counts is what the tables hold now, so the order of the stores doesn't matter.
+        """
+        touched: dict[GPA, list[tuple[int, int]]] = {}
+        for store in stores:
+            page = GPA(store.gpa & ~PAGE_MASK)
+            if page in self._uses:
+                touched.setdefault(page, []).append((store.gpa, store.gpa + store.size))
+        changes: list[Change] = []
+        for page, pieces in touched.items():
+            for use in tuple(self._uses.get(page, ())):
+                if use.alive:  # another change may just have led away from it
+                    self._change(use, pieces, changes)
         return changes
+
+    def _change(self, use: Use, pieces: list[tuple[int, int]], changes: list[Change]) -> None:
+        root = self._roots[use.mirror.mode]
+        level = root.levels[use.level]
+        for first, end in _indices(pieces, use.table, root.entry_size, level.count):
+            if not level.leaf:
+                for index in range(first, end):
+                    self._relink(root, use, index)
+            page = use.base + first * level.pages
+            pages = (end - first) * level.pages
+            use.mirror.space.touch(page, page + pages)
+            changes.append(Change(use.mirror, canonical(page), pages << PAGE_SHIFT))
+
+
+def _indices(pieces: list[tuple[int, int]], table: int, entry_size: int, count: int) -> list[tuple[int, int]]:
+    """The ranges [first, end) of a table's entries that stores to [gpa, end gpa) touch, in order and merged.
+
+    >>> _indices([(0x1008, 0x1010), (0x1004, 0x1009), (0x1020, 0x1021)], 0x1000, 4, 1024)
+    [(1, 4), (8, 9)]
+    """
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(pieces) if len(pieces) > 1 else pieces:
+        first = max((start - table) // entry_size, 0)
+        end = min((stop - 1 - table) // entry_size + 1, count)
+        if first >= end:
+            continue
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((first, end))
+    return found

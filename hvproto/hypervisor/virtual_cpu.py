@@ -1,207 +1,359 @@
-"""A deprivileged guest's own idea of its processor: the supervisor state that it set and may read back.
+"""A deprivileged guest's own processor: the state that its code is to find, while it runs at ring 3 of the real one.
 
-The guest kernel runs at ring 3 of the real processor and believes to be at ring 0. Its general
-registers and arithmetic flags are the real ones; control registers, descriptor tables, privilege
-level, IF and IOPL are kept here. While the guest is stopped in a stub of the region, EIP, CS,
-EFLAGS, ESP and SS are those of the stub's frame, which `load_frame` and `store_frame` exchange.
+General registers and arithmetic flags are the real ones. Control registers, descriptor tables, privilege level, IF,
+IOPL and VM are kept here, and so is what the segment registers mean. `load` takes over what the real processor holds
+once the guest has stopped, `store` has it go on. In between, what the processor room knows of instructions applies to
+this processor as it does to the real one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.not_built import NotBuilt
-from hvproto.hypervisor.region import STAND_IN_CODE, STAND_IN_STACK, Region
-from hvproto.processor.delivery import deliver
-from hvproto.processor.exceptions import Delivered, Event, Raised
+from hvproto.hypervisor.guest_ram import GuestRam
+from hvproto.hypervisor.region import Frame
+from hvproto.processor.cpu import Cpu
+from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Raised
+from hvproto.processor.linear_memory import linear_mask
+from hvproto.processor.long_mode import is_canonical
+from hvproto.processor.model import TSC_MSR, Model
 from hvproto.processor.paging import Access, PagingMode, accessed_bits, fault_code, walk
-from hvproto.processor.processor import Processor
 from hvproto.processor.segments import (
     ACCESSED,
+    CODE,
+    DPL_MASK,
     NULL_SEGMENT,
+    PRESENT,
+    READABLE,
     RPL_MASK,
-    TABLE_INDICATOR,
+    S_BIT,
+    TSS32_AVAILABLE,
+    TYPE_SHIFT,
+    WRITABLE,
     Segment,
     SegmentRegister,
     TableRegister,
+    decode_descriptor,
+    v86_segment,
 )
-from hvproto.processor.settings import CR0_ET, CR0_PE, EFER_LMA, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_RF, Setting
+from hvproto.processor.settings import (
+    BASE_MSRS,
+    CR0_ET,
+    CR0_PE,
+    CR0_PG,
+    EFER_LMA,
+    EFER_LME,
+    EFER_MSR,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_RF,
+    EFLAGS_VIF,
+    EFLAGS_VIP,
+    EFLAGS_VM,
+    Setting,
+    SettingValue,
+)
 
-ESP_INDEX = 4
+if TYPE_CHECKING:
+    from hvproto.processor.processor import Processor
+
+RSP = 4
 DATA_REGISTERS = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
+VIRTUAL_FLAGS = EFLAGS_IF | EFLAGS_IOPL | EFLAGS_VM | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_RF
+"""Of EFLAGS: what the real processor has otherwise than the guest."""
+_FS_BASE, _GS_BASE, _ = BASE_MSRS
+_BASES = {_FS_BASE: SegmentRegister.FS, _GS_BASE: SegmentRegister.GS}
+_RING_3_DATA = PRESENT | DPL_MASK | S_BIT | WRITABLE | ACCESSED
+_RING_3_CODE = PRESENT | DPL_MASK | S_BIT | CODE | READABLE | ACCESSED
+_NOT_TYPE = ~(0x1F << TYPE_SHIFT)
 
 
-class OutOfMemory(Exception):
-    """The guest mapped a page to a guest-physical address where it has no memory, and used it."""
+class VirtualCpu(Cpu):
+    """The processor of one guest. ``now`` is the guest's own virtual time."""
 
-    def __init__(self, access: Access, gpa: int) -> None:
-        super().__init__(access, gpa)
-        self.access = access
-        self.gpa = gpa
-
-
-class VirtualCpu:
-    """The virtual supervisor state of one guest. Implements `hvproto.processor.delivery.Target`."""
-
-    def __init__(self, processor: Processor, memory: GuestMemory, region: Region) -> None:
-        self._processor = processor
+    def __init__(self, processor: Processor, memory: GuestMemory, now: Callable[[], int]) -> None:
+        self.real = processor
         self.memory = memory
-        self._region = region
-        self.cr0 = CR0_PE | CR0_ET
-        self.cr2 = 0
-        self.cr3 = 0
-        self.cr4 = 0
-        self.efer = 0
-        self.debug_registers = [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400]
+        self.ram = GuestRam(memory)
+        self._now = now
+        self._settings: dict[Setting, SettingValue] = {
+            Setting.IDTR: TableRegister(0, 0x3FF),
+            Setting.GDTR: TableRegister(0, 0xFFFF),
+            Setting.LDTR: NULL_SEGMENT,
+            Setting.TR: Segment(0, 0, 0xFFFF, PRESENT | TSS32_AVAILABLE << TYPE_SHIFT),
+            Setting.CR0: CR0_PE | CR0_ET,
+            Setting.CR3: 0,
+            Setting.CR4: 0,
+            Setting.EFER: 0,
+        }
+        self._cr2 = 0
+        self._eip = 0
+        self._esp = 0
+        self._eflags = EFLAGS_FIXED
+        self._segments = dict.fromkeys(SegmentRegister, NULL_SEGMENT)
+        self._loaded: dict[SegmentRegister, Segment] = {}
+        """What the real processor was given for a segment register, or was last found to hold."""
+        self._unseen: set[SegmentRegister] = set()
+        """Data segments that the guest may have loaded by itself since."""
+        self._changed: set[SegmentRegister] = set(SegmentRegister)
+        self._shadow = False
+        self._nmi_blocked = False
+        self._debug = {0: 0, 1: 0, 2: 0, 3: 0, 6: 0xFFFF_0FF0, 7: 0x400}
         self.msrs: dict[int, int] = {}
-        self.idtr = TableRegister(0, 0x3FF)
-        self.gdtr = TableRegister(0, 0xFFFF)
-        self.ldtr = NULL_SEGMENT
-        self.tr = NULL_SEGMENT
-        self.cpl = 0
-        self.interrupts = False
-        self.iopl = 0
-        self.shadow = False
-        """An STI or a load of SS was the last instruction: no interrupt yet."""
-        self.vector = 0
-        self.error_code = 0
-        self.eip = 0
-        self.esp = 0
-        self.real_eflags = EFLAGS_IF
-        self.code = NULL_SEGMENT
-        self.stack = NULL_SEGMENT
-        """CS and SS with their hidden parts: what the guest's table said when they were loaded."""
-        self._frame_selectors = (0, 0)
+        self.machine_model: Model | None = None
+        """What the guest's machine adds to CPUID, MSRs and CR8."""
+        self.task_priority = 0
+        """CR8, for a guest whose machine has no local APIC."""
+        self.on_setting: Callable[[Setting], None] = lambda _setting: None
+        """Called after a setting was written."""
         self.on_bits_set: Callable[[int], None] = lambda _linear: None
         """Called with a linear address after A or D bits were set in the tables that map it."""
+        self.on_debug_change: Callable[[], None] = lambda: None
+        self.on_stop_request: Callable[[], None] = processor.request_stop
 
-    # -- the frame ---------------------------------------------------------------------------
+    # -- to and from the real processor ------------------------------------------------------
 
-    def load_frame(self) -> None:
-        """Take over what the stub's frame holds: the guest has just stopped."""
-        frame = self._region.read_frame()
-        self.vector, self.error_code, self.eip, cs, flags, self.esp, ss = frame
-        # The processor reports its faults with RF set. Of the guest's own flags it is part only in what a fault that is
-        # reflected reports, and there delivery sets it.
-        self.real_eflags = flags & ~EFLAGS_RF
-        if cs != self._frame_selectors[0]:
-            self.code = self._loaded(cs)
-        if ss != self._frame_selectors[1]:
-            self.stack = self._loaded(ss)
+    def load(self, frame: Frame) -> None:
+        """Take over the state of a guest that has just been stopped: what an exit's frame holds."""
+        self._take(frame.eip, frame.esp, frame.eflags, frame.ss)
 
-    def _loaded(self, selector: int) -> Segment:
-        """CS or SS as the guest has loaded it without our help."""
-        selector = selector & ~RPL_MASK | self.cpl
-        return self._region.guest_descriptor(selector) or Segment(selector)
+    def capture(self) -> None:
+        """... of a guest that was stopped between two instructions: what the registers hold."""
+        real = self.real
+        self._take(real.eip, real.gpr(RSP), real.eflags, real.segment(SegmentRegister.SS).selector)
+        if real.in_interrupt_shadow:
+            self._shadow = True
 
-    def store_frame(self) -> None:
-        """Write the frame that the stub's IRET returns by: ring 3, interrupts on, IOPL 0."""
-        kernel = self.in_kernel
-        cs = self._region.selector_for(self.code, STAND_IN_CODE, kernel=kernel)
-        ss = self._region.selector_for(self.stack, STAND_IN_STACK, kernel=kernel)
-        self._frame_selectors = cs, ss
-        self._region.write_frame(self.eip, cs, self.real_eflags & ~EFLAGS_IOPL | EFLAGS_IF, self.esp, ss)
+    def _take(self, eip: int, esp: int, eflags: int, ss: int) -> None:
+        # The processor reports its faults with RF set; in what a reflected one reports, delivery sets it again.
+        self._eip, self._esp = eip, esp
+        self._eflags = self._eflags & (VIRTUAL_FLAGS & ~EFLAGS_RF) | eflags & ~VIRTUAL_FLAGS
+        self._shadow = False
+        self._unseen.update(DATA_REGISTERS)
+        if ss != self._loaded[SegmentRegister.SS].selector:
+            self._segments[SegmentRegister.SS] = self._meaning_of(
+                SegmentRegister.SS, Segment(ss, 0, 0xFFFF_FFFF, _RING_3_DATA)
+            )
+
+    def store(self) -> None:
+        """Have the real processor stand before the guest's next instruction, at ring 3."""
+        real = self.real
+        registers = self._changed | {SegmentRegister.CS, SegmentRegister.SS}
+        changed = {register: self._deprivileged(register) for register in registers}
+        self._loaded.update(changed)
+        self._changed.clear()
+        real.set_segments(changed)
+        real.eip = self._eip
+        real.set_gpr(RSP, self._esp)
+        real.eflags = self._eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF
+
+    def _deprivileged(self, register: SegmentRegister) -> Segment:
+        """A segment register as ring 3 has it: the same in all that a program can see."""
+        segment = self._segments[register]
+        attributes = segment.attributes
+        if register is SegmentRegister.CS:
+            attributes = attributes & _NOT_TYPE | _RING_3_CODE
+        elif register is SegmentRegister.SS:
+            attributes = attributes & _NOT_TYPE | _RING_3_DATA
+        elif attributes & PRESENT:
+            attributes |= DPL_MASK
+        return Segment(segment.selector, segment.base, segment.limit, attributes)
+
+    def _meaning_of(self, register: SegmentRegister, real: Segment) -> Segment:
+        """What the guest has loaded without our help, with the guest's own rights."""
+        selector = real.selector
+        if not selector & ~RPL_MASK:
+            return Segment(selector, real.base)
+        if not self.is_protected or self._eflags & EFLAGS_VM:
+            return v86_segment(selector)
+        descriptor = self.peek_descriptor(selector)
+        if descriptor is not None:
+            found = decode_descriptor(selector, descriptor).accessed()
+            if register is SegmentRegister.SS or (found.base, found.limit) == (real.base, real.limit):
+                return found
+        before = self._segments[register]
+        return replace(before if before.selector == selector else real, base=real.base, limit=real.limit)
+
+    # -- registers ---------------------------------------------------------------------------
+
+    def gpr(self, index: int) -> int:
+        return self._esp if index == RSP else self.real.gpr(index)
+
+    def set_gpr(self, index: int, value: int) -> None:
+        value = self.wrapped(value)
+        if index == RSP:
+            self._esp = value
+        else:
+            self.real.set_gpr(index, value)
+
+    @property
+    def eip(self) -> int:
+        return self._eip
+
+    @eip.setter
+    def eip(self, value: int) -> None:
+        self._eip = self.wrapped(value)
+
+    @property
+    def eflags(self) -> int:
+        return self._eflags
+
+    @eflags.setter
+    def eflags(self, value: int) -> None:
+        self._eflags = value & 0x3F_7FD7 | EFLAGS_FIXED
+
+    @property
+    def interrupts(self) -> bool:
+        """The guest's IF."""
+        return bool(self._eflags & EFLAGS_IF)
+
+    @property
+    def cr2(self) -> int:
+        return self._cr2
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self._cr2 = self.wrapped(value)
+
+    @property
+    def cpl(self) -> int:
+        if not self.is_protected:
+            return 0
+        return 3 if self._eflags & EFLAGS_VM else self._segments[SegmentRegister.SS].dpl
 
     @property
     def in_kernel(self) -> bool:
         """Whether the guest is at a level that paging calls supervisor: 0, 1 or 2."""
         return self.cpl != 3
 
-    # -- registers ---------------------------------------------------------------------------
+    @property
+    def is_protected(self) -> bool:
+        """CR0.PE."""
+        return bool(self.control(Setting.CR0) & CR0_PE)
 
-    def gpr(self, index: int) -> int:
-        return self.esp if index == ESP_INDEX else self._processor.gpr(index)
+    @property
+    def by_paragraphs(self) -> bool:
+        """Real or virtual-8086 mode: a selector is a base divided by 16."""
+        return not self.is_protected or bool(self._eflags & EFLAGS_VM)
 
-    def set_gpr(self, index: int, value: int) -> None:
-        if index == ESP_INDEX:
-            self.esp = value & 0xFFFF_FFFF
+    # -- segments ----------------------------------------------------------------------------
+
+    def segment(self, register: SegmentRegister) -> Segment:
+        if register in self._unseen:
+            self._unseen.discard(register)
+            real = self.real.segment(register)
+            if real != self._loaded.get(register):
+                self._loaded[register] = real
+                self._segments[register] = self._meaning_of(register, real)
+        return self._segments[register]
+
+    def set_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
+        self._segments.update(segments)
+        self._changed.update(segments)
+        self._unseen.difference_update(segments)
+
+    # -- settings and other registers --------------------------------------------------------
+
+    def read_setting(self, setting: Setting) -> SettingValue:
+        return self._settings[setting]
+
+    def write_setting(self, setting: Setting, value: SettingValue) -> None:
+        """As by the processor's instructions: CR0.PG and EFER.LME together make EFER.LMA (SDM vol. 3, 9.8.5)."""
+        if setting is Setting.CR0:
+            assert isinstance(value, int)
+            value |= CR0_ET
+            self._settings[Setting.CR0] = value
+            efer = self.control(Setting.EFER) & ~EFER_LMA
+            self._settings[Setting.EFER] = efer | (EFER_LMA if value & CR0_PG and efer & EFER_LME else 0)
+        elif setting is Setting.EFER:
+            assert isinstance(value, int)
+            self._settings[setting] = value & ~EFER_LMA | self.control(Setting.EFER) & EFER_LMA
         else:
-            self._processor.set_gpr(index, value)
+            self._settings[setting] = value
+        self.on_setting(setting)
+
+    def msr(self, number: int) -> int:
+        if number in _BASES:
+            return self.segment(_BASES[number]).base
+        if number == EFER_MSR:
+            return self.control(Setting.EFER)
+        if number == TSC_MSR:
+            return self.now
+        return self.msrs.get(number, 0)
+
+    def set_msr(self, number: int, value: int) -> None:
+        if number in _BASES:
+            register = _BASES[number]
+            self.set_segments({register: replace(self.segment(register), base=value)})
+        elif number == EFER_MSR:
+            self.write_setting(Setting.EFER, value)
+        else:
+            self.msrs[number] = value
+
+    def debug_register(self, number: int) -> int:
+        return self._debug[number]
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        self._debug[number] = value
+        self.on_debug_change()
+
+    def debug_registers_change(self) -> None:
+        """The instruction itself is emulated, and says what it writes."""
 
     @property
-    def eflags(self) -> int:
-        """EFLAGS as the guest sees it: real arithmetic flags, virtual IF and IOPL."""
-        flags = self.real_eflags & ~(EFLAGS_IF | EFLAGS_IOPL)
-        return flags | self.iopl << 12 | (EFLAGS_IF if self.interrupts else 0)
+    def in_interrupt_shadow(self) -> bool:
+        return self._shadow
 
-    @eflags.setter
-    def eflags(self, value: int) -> None:
-        self.interrupts = bool(value & EFLAGS_IF)
-        self.iopl = (value & EFLAGS_IOPL) >> 12
-        self.real_eflags = value & ~EFLAGS_IOPL | EFLAGS_IF
-
-    def load_code(self, segment: Segment) -> None:
-        """Load CS; the selector's RPL is the privilege level from now on."""
-        self.mark_accessed(segment)
-        self.code = segment.accessed()
-        self.cpl = segment.rpl
-
-    def load_stack(self, segment: Segment) -> None:
-        self.mark_accessed(segment)
-        self.stack = segment.accessed()
-
-    def segment_base(self, register: SegmentRegister) -> int:
-        """Linear base of a segment register."""
-        if register is SegmentRegister.CS:
-            return self.code.base
-        if register is SegmentRegister.SS:
-            return self.stack.base
-        return self._processor.segment(register).base
-
-    def can_read(self, register: SegmentRegister) -> bool:
-        """Whether memory may be read through a segment register."""
-        special = {SegmentRegister.CS: self.code, SegmentRegister.SS: self.stack}
-        segment = special.get(register) or self._processor.segment(register)
-        return segment.present and segment.is_readable
-
-    def data_selector(self, register: SegmentRegister) -> int:
-        """The selector in ES, DS, FS or GS: the processor holds what the guest loaded."""
-        return self._processor.segment(register).selector
-
-    def drop_inner_segments(self) -> None:
-        """On a return to an outer level: empty data-segment registers that belong to an inner one (SDM, IRET)."""
-        emptied = {}
-        for register in DATA_REGISTERS:
-            selector = self.data_selector(register)
-            if selector & ~RPL_MASK:
-                segment = self._region.guest_descriptor(selector)
-                if segment is not None and not segment.is_conforming and segment.dpl < self.cpl:
-                    emptied[register] = NULL_SEGMENT
-        if emptied:
-            self._processor.set_segments(emptied)
+    def set_shadow(self, on: bool) -> None:
+        self._shadow = on
 
     @property
-    def protected(self) -> bool:
-        return bool(self.cr0 & CR0_PE)
+    def nmi_blocked(self) -> bool:
+        return self._nmi_blocked
+
+    def block_nmi(self) -> None:
+        self._nmi_blocked = True
+
+    def unblock_nmi(self) -> None:
+        self._nmi_blocked = False
+
+    def note_task_switch(self) -> None:
+        """Each IRET is looked at anyhow."""
 
     @property
-    def long_mode(self) -> bool:
-        return bool(self.efer & EFER_LMA)
-
-    def switch_task(self, event: Event, selector: int) -> Delivered:
-        """A task gate in the guest's IDT. Raises NotBuilt."""
-        raise NotBuilt("task switches of a deprivileged guest (a task gate in its IDT)")
+    def now(self) -> int:
+        return self._now()
 
     @property
-    def paging_mode(self) -> PagingMode:
-        return PagingMode(self.cr0, self.cr3, self.cr4, self.efer)
+    def model(self) -> Model | None:
+        return self.machine_model
 
-    def setting(self, setting: Setting) -> int | TableRegister | Segment:
-        """A setting as the guest believes it to be."""
-        value = getattr(self, setting.name.lower())
-        assert isinstance(value, int | TableRegister | Segment)
-        return value
+    def request_stop(self) -> None:
+        """Have the guest looked at again at the next block boundary."""
+        self.on_stop_request()
 
     # -- linear memory -----------------------------------------------------------------------
 
-    def translate(self, linear: int, access: Access, *, user: bool = False) -> int:
+    def read_physical(self, physical: int, size: int) -> int | None:
+        return self.memory.read_entry(physical, size)
+
+    def write_physical(self, physical: int, size: int, value: int) -> None:
+        self.memory.write(physical, value.to_bytes(size, "little"))
+
+    def translate(self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None) -> int:
         """GVA to GPA through the guest's own tables, A and D set as by its processor.
 
-        Raises `Raised` (the guest's page fault) or `OutOfMemory`.
+        Raises `Raised` (the guest's page fault) or `UnmappedAccess`.
         """
-        mode = self.paging_mode
+        mode = mode or self.paging_mode
+        if mode.efer & EFER_LMA and not is_canonical(linear):
+            raise Raised(13, 0)
         found = walk(mode, self.memory.read_entry, linear)
         error = fault_code(mode, found, access, user=user)
         if error is not None or found.physical is None:
@@ -212,84 +364,27 @@ class VirtualCpu:
         if updates:
             self.on_bits_set(linear)
         if self.memory.to_host(found.physical) is None:
-            raise OutOfMemory(access, found.physical)
+            kind = "instruction fetch" if access is Access.FETCH else access.name.lower()
+            raise UnmappedAccess(kind, found.physical)
         return found.physical
 
-    def read(self, linear: int, size: int, *, user: bool = False) -> int:
-        """An integer from linear memory, at supervisor level unless ``user``."""
-        return int.from_bytes(self.read_bytes(linear, size, user=user), "little")
+    def read_as(self, linear: int, size: int, *, user: bool) -> int:
+        """An integer from linear memory with the rights of a program (``user``) or of a kernel."""
+        data = b"".join(self.ram[at : at + n] for at, n in self._places(linear, size, Access.READ, user))
+        return int.from_bytes(data, "little")
 
-    def read_bytes(self, linear: int, size: int, *, user: bool = False) -> bytes:
-        out = b""
-        for at, n in _pieces(linear, size):
-            piece = self.memory.read(self.translate(at, Access.READ, user=user), n)
-            assert piece is not None  # translate has looked
-            out += piece
-        return out
-
-    def write(self, linear: int, size: int, value: int, *, user: bool = False) -> None:
-        """Store an integer, at supervisor level unless ``user``; nothing is stored if any page faults."""
+    def write_as(self, linear: int, size: int, value: int, *, user: bool) -> None:
+        """Store an integer with those rights; nothing is stored if any page faults."""
         data = value.to_bytes(size, "little")
-        targets = [(self.translate(at, Access.WRITE, user=user), n) for at, n in _pieces(linear, size)]
-        for gpa, n in targets:
-            self.memory.write(gpa, data[:n])
+        for at, n in self._places(linear, size, Access.WRITE, user):
+            self.ram[at : at + n] = data[:n]
             data = data[n:]
 
-    def peek(self, linear: int, size: int) -> bytes:
-        """As much of ``size`` bytes as is mapped from here on, without any effect."""
-        out = b""
-        for at, n in _pieces(linear, size):
-            found = walk(self.paging_mode, self.memory.read_entry, at)
-            piece = None if found.physical is None else self.memory.read(found.physical, n)
-            if piece is None:
-                break
-            out += piece
-        return out
-
-    # -- stack and segments ------------------------------------------------------------------
-
-    def push(self, value: int, size: int = 4) -> None:
-        stack = self.stack
-        mask = 0xFFFF_FFFF if stack.is_32bit else 0xFFFF
-        top = (self.esp - size) & mask
-        value &= (1 << 8 * size) - 1
-        self.write(stack.base + top & 0xFFFF_FFFF, size, value, user=self.cpl == 3)
-        self.esp = self.esp & ~mask & 0xFFFF_FFFF | top
-
-    def pop(self, size: int = 4) -> int:
-        stack = self.stack
-        mask = 0xFFFF_FFFF if stack.is_32bit else 0xFFFF
-        value = self.read(stack.base + (self.esp & mask) & 0xFFFF_FFFF, size, user=self.cpl == 3)
-        self.esp = self.esp & ~mask & 0xFFFF_FFFF | self.esp + size & mask
-        return value
-
-    def descriptor_place(self, selector: int) -> int:
-        """GVA of a selector's descriptor; the caller has checked it against the limit."""
-        table = self.ldtr.base if selector & TABLE_INDICATOR else self.gdtr.base
-        return table + (selector & ~(RPL_MASK | TABLE_INDICATOR)) & 0xFFFF_FFFF
-
-    def mark_accessed(self, segment: Segment) -> None:
-        """Set the accessed bit of a loaded descriptor in the guest's own table, as the processor does."""
-        if not segment.attributes & ACCESSED:
-            place = self.descriptor_place(segment.selector) + 5
-            self.write(place, 1, self.read(place, 1) | 1)
-
-    def deliver(self, event: Event, faulting_eip: int) -> Delivered:
-        """Deliver an event through the guest's own IDT; raises `Shutdown` for its triple fault."""
-        result = deliver(self, event, faulting_eip)
-        self.load_code(result.code)
-        if result.stack is not None:
-            self.load_stack(result.stack)
-        self.eip, self.esp, self.eflags = result.eip, result.esp, result.eflags
-        if result.cr2 is not None:
-            self.cr2 = result.cr2
-        return result
-
-
-def _pieces(linear: int, size: int) -> list[tuple[int, int]]:
-    pieces = []
-    while size > 0:
-        n = min(size, PAGE_SIZE - page_offset(linear))
-        pieces.append((linear, n))
-        linear, size = linear + n & 0xFFFF_FFFF, size - n
-    return pieces
+    def _places(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
+        mode = self.paging_mode
+        places = []
+        while size > 0:
+            n = min(size, PAGE_SIZE - page_offset(linear))
+            places.append((self.translate(linear, access, user=user, mode=mode), n))
+            linear, size = linear + n & linear_mask(mode), size - n
+        return places

@@ -103,8 +103,8 @@ def read_registers(machine: Machine) -> Registers:
         uc.reg_read(x86_const.UC_X86_REG_CR4),
         uc.msr_read(0xC000_0080),
         uc.reg_read(x86_const.UC_X86_REG_CS),
-        uc.reg_read(x86_const.UC_X86_REG_EIP),
-        uc.reg_read(x86_const.UC_X86_REG_ESP),
+        uc.reg_read(x86_const.UC_X86_REG_RIP),
+        uc.reg_read(x86_const.UC_X86_REG_RSP),
         uc.reg_read(x86_const.UC_X86_REG_EFLAGS),
     )
 
@@ -146,20 +146,24 @@ def walk_two_level(ram: memoryview, cr3: int) -> dict[int, Mapping]:
     return found
 
 
-def walk_pae(ram: memoryview, cr3: int) -> dict[int, tuple[int, int]]:
-    """Every entry that isn't zero in the last level of a PAE table: linear address -> (frame, flags)."""
-    found = {}
-    pointers = struct.unpack_from("<4Q", ram, cr3 & 0xFFFF_FFE0)
-    for top, pointer in enumerate(pointers):
-        if not pointer & P:
-            continue
-        for high, upper in enumerate(_entries(ram, pointer & 0xFFFF_F000, "Q")):
-            if not upper & P:
-                continue
-            assert upper & (W | U) == W | U, "a directory entry of the mirror must leave all rights to the last level"
-            for low, entry in enumerate(_entries(ram, upper & 0xFFFF_F000, "Q")):
+def walk_four_level(ram: memoryview, cr3: int) -> dict[int, tuple[int, int]]:
+    """Every entry that isn't zero in the last level of a 4-level table: linear address -> (frame, flags).
+
+    Of the addresses, the lower 48 bits.
+    """
+    found: dict[int, tuple[int, int]] = {}
+
+    def descend(table: int, shift: int, base: int) -> None:
+        for index, entry in enumerate(_entries(ram, table, "Q")):
+            at = base | index << shift
+            if shift == 12:
                 if entry:
-                    found[top << 30 | high << 21 | low << 12] = (entry & 0xF_FFFF_F000, entry & 0xFFF)
+                    found[at] = (entry & 0xF_FFFF_F000, entry & 0xFFF)
+            elif entry & P:
+                assert entry & (W | U) == W | U, "an upper entry of the mirror must leave all rights to the last level"
+                descend(entry & 0xF_FFFF_F000, shift - 9, at)
+
+    descend(cr3, 39, 0)
     return found
 
 
@@ -169,18 +173,18 @@ def look_up_two_level(ram: memoryview, cr3: int, linear: int) -> int:
     return word(ram, (upper & ~0xFFF) + (linear >> 12 & 1023) * 4) if upper & P else 0
 
 
-def look_up_pae(ram: memoryview, cr3: int, linear: int) -> tuple[int, int]:
-    """(frame, flags) of one page in a PAE table; (0, 0) if there is no such entry."""
-    table = cr3 & ~0x1F
-    for shift, mask in ((30, 3), (21, 511), (12, 511)):
-        (entry,) = struct.unpack_from("<Q", ram, table + (linear >> shift & mask) * 8)
+def look_up_four_level(ram: memoryview, cr3: int, linear: int) -> tuple[int, int]:
+    """(frame, flags) of one page in a 4-level table; (0, 0) if there is no such entry."""
+    table = cr3 & ~0xFFF
+    for shift in (39, 30, 21, 12):
+        (entry,) = struct.unpack_from("<Q", ram, table + (linear >> shift & 511) * 8)
         if shift > 12 and not entry & P:
             return 0, 0
         table = entry & 0xF_FFFF_F000
     return table, entry & 0xFFF
 
 
-REGION_PAGES = 5
+REGION_PAGES = 6
 
 
 class Region(NamedTuple):
@@ -195,16 +199,16 @@ class Region(NamedTuple):
 
 
 def find_region(registers: Registers) -> Region:
-    """Page 1 holds the IDT; page 2 is the GDT of the kernel view and page 3 that of the user view."""
+    """Page 1 holds the IDT, page 2 the TSS; page 3 is the GDT of the kernel view and page 4 that of the user view."""
     base = registers.idtr.base - PAGE
-    assert registers.gdtr.base in (base + 2 * PAGE, base + 3 * PAGE)
-    assert registers.tr[1] == base + PAGE + 0x800
-    return Region(base, registers.gdtr.base == base + 2 * PAGE)
+    assert registers.gdtr.base in (base + 3 * PAGE, base + 4 * PAGE)
+    assert registers.tr[1] == base + 2 * PAGE
+    return Region(base, registers.gdtr.base == base + 3 * PAGE)
 
 
 def differences_of_mirror(ram: memoryview, registers: Registers, directory: int) -> list[str]:
     """Where the page table in CR3 isn't the guest's mappings plus the region and nothing else; read from RAM."""
-    mirror = walk_pae(ram, registers.cr3)
+    mirror = walk_four_level(ram, registers.cr3)
     guest = walk_two_level(ram, directory)
     region = find_region(registers)
     wrong = []
@@ -272,9 +276,9 @@ class Look:
     DOOR, CHECKPOINT, LIMIT = DOOR, CHECKPOINT, LIMIT
     registers = staticmethod(read_registers)
     two_level = staticmethod(walk_two_level)
-    pae = staticmethod(walk_pae)
+    four_level = staticmethod(walk_four_level)
     up_two_level = staticmethod(look_up_two_level)
-    up_pae = staticmethod(look_up_pae)
+    up_four_level = staticmethod(look_up_four_level)
     region = staticmethod(find_region)
     differences_of_mirror = staticmethod(differences_of_mirror)
     save_area = staticmethod(parse_save_area)

@@ -18,6 +18,7 @@ from hvproto.hypervisor.direct import DirectGuest
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan, Provider
 from hvproto.hypervisor.region import Region
+from hvproto.hypervisor.region_form import LEGACY_FORM
 from hvproto.hypervisor.save_area import SaveArea, SaveAreaError
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import Setting
@@ -140,7 +141,7 @@ def test_the_guests_settings_are_then_in_the_processor(coupled, look):
         assert last.tr[:2] == (0x28, guest["tss"])
     else:
         region = look.region(last)
-        flags = [look.up_pae(coupled.ram, last.cr3, linear)[1] for linear in region.pages]
+        flags = [look.up_four_level(coupled.ram, last.cr3, linear)[1] for linear in region.pages]
         assert all(flag & look.P and not flag & look.U for flag in flags)
 
 
@@ -287,7 +288,9 @@ class Hand:
         self.image = desk.load_mixed()
         spare = look.HOST_SPARE
         self.coupling = Coupling(desk.processor, SaveArea(desk.ram, look.POOL), desk.bus)
-        self.region = Region(desk.ram, [spare + page * look.PAGE for page in range(look.REGION_PAGES)])
+        self.region = Region(
+            desk.ram, [spare + page * look.PAGE for page in range(look.REGION_PAGES)], form=LEGACY_FORM
+        )
         self.region.rebase(spare)
 
     def route(self, vectors):

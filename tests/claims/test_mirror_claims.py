@@ -17,7 +17,7 @@ from unicorn import x86_const
 
 from hvproto.errors import LimitReached, RunError, TripleFault
 from hvproto.hypervisor.mirror import Mirror
-from hvproto.hypervisor.mirrored import MirroredGuest
+from hvproto.hypervisor.address_space import AddressSpace
 from hvproto.hypervisor.monitor import Monitor
 
 SHORT = 330_000
@@ -48,7 +48,7 @@ def watched(hosted, look, guest, directory, whole=1):
                 entry.region = region = look.region(entry.registers)
                 entry.overlap = [at for at in region.pages if look.up_two_level(run.ram, root, at) & look.P]
                 entry.frames, entry.flags = zip(
-                    *(look.up_pae(run.ram, entry.registers.cr3, at) for at in region.pages), strict=True
+                    *(look.up_four_level(run.ram, entry.registers.cr3, at) for at in region.pages), strict=True
                 )
             if event.kind == "Conflict":
                 entry.guest_maps_conflict = look.up_two_level(run.ram, root, event.address) & look.P
@@ -229,7 +229,7 @@ def test_a_guest_write_that_maps_over_the_region_moves_the_region(over, look):
 
 @pytest.mark.claim(1, 6)
 def test_without_relocation_the_guest_never_gets_its_page(hosted, look, monkeypatch):
-    monkeypatch.setattr(MirroredGuest, "_relocate", lambda self, conflict, cause: None)
+    monkeypatch.setattr(AddressSpace, "_relocate", lambda self, conflict, cause: None)
     run = hosted("over")
     with pytest.raises(LimitReached):
         run.execute(SHORT)
@@ -370,7 +370,7 @@ def test_with_one_of_the_three_missing_another_of_the_checks_fails(missing, host
     elif missing == "monitor":
         monkeypatch.setattr(Monitor, "_on_protected_store", lambda self, physical, size: None)
     else:
-        monkeypatch.setattr(MirroredGuest, "move_region", lambda self, new: None)
+        monkeypatch.setattr(AddressSpace, "move_region", lambda self, new: None)
     run = watched(hosted, look, "over", "directory", whole=5)
     with suppress(RunError):
         run.execute(SHORT)
@@ -410,7 +410,7 @@ def test_reconciling_at_the_guests_expense_would_be_seen(hosted, bare, look, mon
         entry = (upper & ~0xFFF) + (conflict >> 12 & 1023) * 4
         run.ram[entry] &= ~1
 
-    monkeypatch.setattr(MirroredGuest, "_relocate", take_away)
+    monkeypatch.setattr(AddressSpace, "_relocate", take_away)
     run = hosted("over")
     with pytest.raises(TripleFault):  # it faults on a page that it has mapped, and has no handler for that
         run.execute()
@@ -447,11 +447,11 @@ def test_a_region_that_is_not_where_the_registers_say_shuts_the_processor_down(h
     def move_the_mapping_only(self, conflict, cause):
         old = self.region.base
         self.mirror.clear_region(old, len(self.region.frames))
-        self.region.rebase(self._hole(self.mirror.mode))
+        self.region.rebase(self.hole())
         self._map_region()
-        self.machine.processor.engine.flush_tlb()
+        self._processor.engine.flush_tlb()
 
-    monkeypatch.setattr(MirroredGuest, "_relocate", move_the_mapping_only)
+    monkeypatch.setattr(AddressSpace, "_relocate", move_the_mapping_only)
     run = hosted("over")
     with pytest.raises(TripleFault):
         run.execute()

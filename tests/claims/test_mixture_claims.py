@@ -12,6 +12,7 @@ from hvproto.errors import TripleFault
 from hvproto.hypervisor.coupling import Coupling, Replacement
 from hvproto.hypervisor.plan import Plan, Provider
 from hvproto.hypervisor.region import Region
+from hvproto.hypervisor.region_form import LEGACY_FORM
 from hvproto.hypervisor.save_area import SaveArea
 from hvproto.processor.settings import Setting
 
@@ -28,7 +29,9 @@ class Mixture:
         symbols = self.image.symbols
         spare = look.HOST_SPARE
         self.host = desk.registers()
-        self.region = Region(desk.ram, [spare + page * look.PAGE for page in range(look.REGION_PAGES)])
+        self.region = Region(
+            desk.ram, [spare + page * look.PAGE for page in range(look.REGION_PAGES)], form=LEGACY_FORM
+        )
         self.region.rebase(spare)
         base, limit = self.host.idtr
         self.region.route(

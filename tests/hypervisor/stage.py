@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hvproto.addresses import HPA, PAGE_SIZE
+from hvproto.addresses import GVA, HPA, PAGE_SIZE
 from hvproto.errors import RunError, World
 from hvproto.events import Event, EventBus
 from hvproto.hypervisor.coupling import Coupling
@@ -129,18 +129,25 @@ class Stage:
 def move_at_every_exit(guest: MirroredGuest) -> list[int]:
     """Have a guest's region moved, to and fro below the highest hole, before each exit is handled."""
     places: list[int] = []
-    handle = guest.exits.handle
+    exits = guest.exits
 
-    def moving() -> None:
-        top = guest._hole(guest.mirror.mode)
-        down = (1 + len(places) % 7) * guest.region.size
-        new = top - down
-        free = all(guest.mirror.guest_page(at) is None for at in range(new, new + guest.region.size, PAGE_SIZE))
-        guest.move_region(type(top)(new if free else top))
-        places.append(guest.region.base)
-        handle()
+    def move() -> None:
+        top = guest.space.hole()
+        size = guest.space.region.size
+        new = top - (1 + len(places) % 7) * size
+        free = guest.space.mirror.space.is_free(GVA(new), size // PAGE_SIZE)
+        guest.space.move_region(GVA(new if free else top))
+        places.append(guest.space.region.base)
 
-    guest.exits.handle = moving  # type: ignore[method-assign]
+    def moving(action: Callable[..., None]) -> Callable[..., None]:
+        def first_move(*arguments: int) -> None:
+            move()
+            action(*arguments)
+
+        return first_move
+
+    exits.handle = moving(exits.handle)  # type: ignore[method-assign]
+    exits.trapped = moving(exits.trapped)  # type: ignore[method-assign]
     return places
 
 

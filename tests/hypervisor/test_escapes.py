@@ -13,7 +13,7 @@ from tests.hypervisor.twins import code, plain_kernel, run, snippets, twins
 
 def frames_of_the_hypervisor(stage: Stage) -> bytes:
     """IDT and TSS, both GDTs: what a guest must not be able to write. The stack above the TSS is left out."""
-    view, region = stage.machine.ram.view, stage.guest.region
+    view, region = stage.machine.ram.view, stage.guest.space.region
     tables = region.frames[1]
     return bytes(view[tables : tables + 0x868]) + b"".join(bytes(view[f : f + 0x1000]) for f in (region.frames[0],))
 
@@ -27,9 +27,9 @@ STACK_USERS = ("call 0x1b:0x120040", "mov [0x180000], esp\nmov dword ptr [0x1800
 def test_no_instruction_reaches_the_region_by_its_stack(engine: str, text: str, ring: int) -> None:
     """In the engine, far transfers use the stack with a supervisor's rights, whatever the ring."""
     for offset in (0x40, 0x1100, 0x1700, 0x1804, 0x2100, 0x3100):
-        image = kernel([Snippet(code(f"mov esp, {0xFFFF_A000 + offset:#x}\n{text}"), ring)])
+        image = kernel([Snippet(code(f"mov esp, {0xFFFF_9000 + offset:#x}\n{text}"), ring)])
         stage = Stage(image, engine)
-        assert stage.guest.region.base == 0xFFFF_A000
+        assert stage.guest.space.region.base == 0xFFFF_9000
         before = frames_of_the_hypervisor(stage)
         stage.run()
         stage.check_host_untouched()
@@ -39,7 +39,7 @@ def test_no_instruction_reaches_the_region_by_its_stack(engine: str, text: str, 
         else:
             (entry,) = log_of(stage.guest_ram())
             assert entry.words[14] == 14, "it isn't the guest's own page fault"
-            assert 0xFFFF_A000 <= entry.words[0] < 0xFFFF_F000 and entry.words[15] & 5 == 4
+            assert 0xFFFF_9000 <= entry.words[0] < 0xFFFF_F000 and entry.words[15] & 5 == 4
 
 
 _PROGRAM = """

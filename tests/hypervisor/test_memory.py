@@ -1,24 +1,19 @@
-"""The pool, scattered guest memory, the region's tables, and finding a hole for it."""
+"""The pool, and scattered guest memory with its holes and devices."""
 
 from __future__ import annotations
 
-import struct
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from hvproto.addresses import GVA, HPA, PAGE_SIZE
+from hvproto.addresses import HPA, PAGE_SIZE
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.plan import Plan, Provider
+from hvproto.hypervisor.guest_ram import GuestRam
 from hvproto.hypervisor.pool import Pool, PoolExhausted
-from hvproto.hypervisor.region import CODE_SELECTOR, PAGES, STUB_SIZE, TSS_SELECTOR, Region
-from hvproto.hypervisor.relocation import NoHole, find_hole
-from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
-from hvproto.processor.paging import PagingMode
-from hvproto.processor.segments import decode_descriptor
-from hvproto.processor.settings import CR0_PE, CR0_PG, CR4_PAE, CR4_PSE
-from tests.hypervisor.stage import shuffled_frames
+from tests.hypervisor.mirror_model import shuffled_frames
+
+DEVICE = 0xFEE0_0000
+WINDOW = HPA(0x1_0000_0000)
 
 
 def test_the_pool_hands_out_zeroed_frames_once() -> None:
@@ -66,122 +61,83 @@ def test_scattered_memory_reads_what_was_written(seed: int, writes: list[tuple[i
     assert not memory.is_identity and GuestMemory(memoryview(ram), [HPA(0), HPA(0x1000)]).is_identity
 
 
-# -- the region --------------------------------------------------------------------------------
+def test_a_pool_asks_for_what_can_be_missed() -> None:
+    pool = Pool(memoryview(bytearray(0x4000)), [HPA(0x1000), HPA(0x2000)])
+    kept = [pool.allocate()]
+    spare = [pool.allocate()]
+
+    def reclaim() -> bool:
+        if spare:
+            pool.release(spare.pop())
+        return pool.free > 0
+
+    pool.reclaim = reclaim
+    assert pool.allocate() != kept[0]
+    with pytest.raises(PoolExhausted):
+        pool.allocate()
 
 
-def _region() -> tuple[bytearray, Region]:
-    ram = bytearray(0x20000)
-    return ram, Region(memoryview(ram), shuffled_frames(PAGES, 3, len(ram)))
+def _with_everything() -> tuple[bytearray, GuestMemory]:
+    ram = bytearray(0x10000)
+    memory = GuestMemory(memoryview(ram), [HPA(0x3000), None, HPA(0x1000), None])
+    memory.add_memory(0x8_0000_0000, HPA(0x5000))
+    memory.add_memory(0x8_0000_1000, HPA(0x4000))
+    memory.add_device(DEVICE, WINDOW)
+    memory.add_device(0x3000, HPA(WINDOW + PAGE_SIZE))
+    return ram, memory
 
 
-@given(st.integers(1, 0xFFFF_F - PAGES))
-def test_rebase_makes_every_linear_address_fit(page: int) -> None:
-    ram, region = _region()
-    stubs = bytes(ram[region.frames[0] :][:PAGE_SIZE])
-    base = page << 12
-    region.rebase(GVA(base))
-    assert bytes(ram[region.frames[0] :][:PAGE_SIZE]) == stubs, "the stubs hold no address"
-    pages = [bytes(ram[frame : frame + PAGE_SIZE]) for frame in region.frames]
-    assert region.idtr.base == base + PAGE_SIZE and region.idtr.limit == 0x7FF
-    for vector in range(256):
-        low, selector, kind, high = struct.unpack_from("<HHHH", pages[1], vector * 8)
-        target = high << 16 | low
-        assert selector == CODE_SELECTOR and kind & 0x9F00 == 0x8E00
-        assert target == base + vector * STUB_SIZE == region.stub(vector)
-        assert (kind >> 13 & 3 == 3) is (vector >= 32 or vector in (3, 4)), "INT n of an exception stays closed"
-        code = pages[0][target - base :][:STUB_SIZE]
-        error = b"" if vector in VECTORS_WITH_ERROR_CODE else b"\x6a\x00"
-        assert code.startswith(error + b"\x68" + struct.pack("<I", vector) + b"\xf4\x83\xc4\x08\xcf")
-        assert region.after_halt(vector) == target + len(error) + 6
-    esp0, ss0 = struct.unpack_from("<II", pages[1], 0x804)
-    assert esp0 == base + 2 * PAGE_SIZE == region.stack_top and ss0 == CODE_SELECTOR + 8
-    for kernel, content in ((True, pages[2]), (False, pages[3])):
-        assert region.gdtr(kernel=kernel).base == base + (2 if kernel else 3) * PAGE_SIZE
-        tss = decode_descriptor(TSS_SELECTOR, struct.unpack_from("<Q", content, TSS_SELECTOR)[0])
-        assert tss.base == base + PAGE_SIZE + 0x800 == region.tr.base and tss.limit == 0x67
-    assert region.contains(base) and region.contains(base + 5 * PAGE_SIZE - 1)
-    assert not region.contains(base - 1) and not region.contains(base + 5 * PAGE_SIZE)
+def test_holes_devices_and_memory_far_up() -> None:
+    ram, memory = _with_everything()
+    assert memory.size == 0x4000 and not memory.is_identity
+    assert memory.to_host(0x1000) is None and memory.read(0x1000, 1) is None and not memory.write(0x1FFF, b"x")
+    assert not memory.write(0xFFF, b"four"), "all of it or nothing"
+    assert not any(ram)
+    assert memory.write(0x8_0000_0FFE, b"abcd") and memory.read(0x8_0000_0FFE, 4) == b"abcd"
+    assert ram[0x5FFE:0x6000] == b"ab" and ram[0x4000:0x4002] == b"cd"
+    for device, window in ((DEVICE, WINDOW), (0x3000, WINDOW + PAGE_SIZE)):
+        assert memory.to_host(device | 0x20) == window | 0x20 and memory.to_guest(HPA(window | 1)) == device | 1
+        assert memory.read(device, 4) is None and memory.read_entry(device, 8) is None
+        assert not memory.write(device, b"x") and not memory.is_ram(device)
+    assert memory.runs(1 << 20) == [(0, 1), (2, 4), (DEVICE >> 12, (DEVICE >> 12) + 1)]
+    assert list(memory.chunks(0, 1 << 40)) == [0, DEVICE >> 12, 0x8_0000_0000 >> 12]
 
 
-def test_routed_vectors_survive_a_move() -> None:
-    ram, region = _region()
-    theirs = bytes(range(256)) * 8
-    region.route(Plan.parse("mirrored,vector.14=host,vector.33=guest"), {Provider.HOST: theirs, Provider.GUEST: b""})
-    region.rebase(GVA(0x5000_0000))
-    idt = bytes(ram[region.frames[1] :][:0x800])
-    assert idt[14 * 8 : 15 * 8] == theirs[14 * 8 : 15 * 8]
-    assert idt[33 * 8 : 34 * 8] == bytes(8), "beyond the end of its owner's table: not present"
-    assert struct.unpack_from("<H", idt, 13 * 8)[0] == region.stub(13) & 0xFFFF
-
-
-# -- holes -------------------------------------------------------------------------------------
-
-_ranges = st.lists(
-    st.tuples(st.integers(0, 0xFFFFF), st.sampled_from((1, 2, 3, 5, 9, 1024, 4096, 200_000))), max_size=12
+@pytest.mark.parametrize(
+    ("page", "hpa", "device"),
+    [
+        pytest.param(DEVICE, 0x2000, True, id="a window in RAM"),
+        pytest.param(0x1000, 0x20000, False, id="memory beyond RAM"),
+        pytest.param(0, WINDOW + 0x5000, True, id="over memory"),
+        pytest.param(0x8_0000_1000, 0x2000, False, id="memory over memory"),
+        pytest.param(0x1234, WINDOW + 0x5000, True, id="no page"),
+        pytest.param(1 << 52, WINDOW + 0x5000, True, id="beyond 2^52"),
+    ],
 )
+def test_what_cannot_be_added_is_refused(page: int, hpa: int, device: bool) -> None:
+    _, memory = _with_everything()
+    with pytest.raises(ValueError):
+        (memory.add_device if device else memory.add_memory)(page, HPA(hpa))
 
 
-def _tables(ranges: list[tuple[int, int]], pae: bool) -> tuple[GuestMemory, PagingMode, bytearray]:
-    """Tables that map whole runs of pages (to frame 0); and a bytearray with 1 for each mapped page."""
-    size, entry = (8, 512) if pae else (4, 1024)
-    mapped = bytearray(1 << 20)
-    for first, count in ranges:
-        mapped[first : first + count] = b"\1" * len(mapped[first : first + count])
-    ram = bytearray(6 << 20)
-    tables = 0x10000
-
-    def put(at: int, value: int) -> None:
-        ram[at : at + size] = value.to_bytes(size, "little")
-
-    full = tables
-    tables += PAGE_SIZE
-    for index in range(entry):
-        put(full + index * size, 3)
-    for slot in range((1 << 20) // entry):
-        pages = mapped[slot * entry : (slot + 1) * entry]
-        if not any(pages):
-            continue
-        if all(pages) and slot % 3 == 0:
-            table = 0x83  # a large page
-        elif all(pages):
-            table = full | 3
-        else:
-            table = tables | 3
-            for index, there in enumerate(pages):
-                put(tables + index * size, 3 if there else 2)
-            tables += PAGE_SIZE
-        root = 0x1000 if not pae else 0x2000 + (slot >> 9) * PAGE_SIZE
-        put(root + (slot & entry - 1) * size, table)
-    if pae:
-        for index in range(4):
-            put(0x1000 + index * 8, 0x2000 + index * PAGE_SIZE | 1)
-    memory = GuestMemory(memoryview(ram), [HPA(n * PAGE_SIZE) for n in range(len(ram) // PAGE_SIZE)])
-    return memory, PagingMode(CR0_PE | CR0_PG, 0x1000, CR4_PAE if pae else CR4_PSE, 0), mapped
-
-
-@settings(max_examples=60, deadline=None)
-@given(_ranges, st.integers(1, 40), st.booleans())
-def test_the_hole_is_free_and_the_highest(ranges: list[tuple[int, int]], pages: int, pae: bool) -> None:
-    memory, mode, mapped = _tables(ranges, pae)
-    usable = mapped[: (1 << 20) - 1]  # the last page stays free, and so does page 0
-    usable[0] = 1
-    expected = usable.rfind(bytes(pages))
-    if expected >= 0:
-        assert find_hole(mode, memory, pages) == expected << 12
-    else:
-        with pytest.raises(NoHole):
-            find_hole(mode, memory, pages)
-
-
-@pytest.mark.parametrize("free", [0, 1, 4])
-def test_no_hole_says_how_much_was_sought_and_found(free: int) -> None:
-    ranges = [(0, 0x80000), (0x80000 + free, 0x80000 - free)]
-    memory, mode, _ = _tables(ranges, pae=False)
-    with pytest.raises(NoHole) as caught:
-        find_hole(mode, memory, PAGES)
-    assert (caught.value.pages_sought, caught.value.pages_found) == (PAGES, free)
-
-
-def test_a_hole_without_paging() -> None:
-    memory = GuestMemory(memoryview(bytearray(0x8000)), [HPA(n * PAGE_SIZE) for n in range(8)])
-    assert find_hole(PagingMode(0, 0, 0, 0), memory, 5) == 0xFFFF_F000 - 5 * PAGE_SIZE
+def test_guest_ram_reads_and_writes_like_a_buffer_and_is_heard() -> None:
+    _, memory = _with_everything()
+    heard: list[tuple[int, int]] = []
+    memory.on_write = lambda gpa, size: heard.append((gpa, size))
+    ram = GuestRam(memory)
+    assert len(ram) == memory.size
+    ram[0x10:0x14] = b"abcd"
+    ram[0x11] |= 0x80
+    ram[0x8_0000_0FFF:0x8_0000_1001] = bytearray(b"xy")
+    assert ram[0x10:0x14] == b"a\xe2cd" and ram[0x8_0000_1000] == ord("y") and ram[0x20:0x20] == b""
+    assert heard == [(0x10, 4), (0x11, 1), (0x8_0000_0FFF, 1), (0x8_0000_1000, 1)]
+    for nowhere in (0x1000, slice(0xFFF, 0x1001), slice(0, None), DEVICE, -1, slice(-4, 0), 1 << 52):
+        with pytest.raises(IndexError):
+            ram[nowhere]
+    with pytest.raises(IndexError):
+        ram[0xFFE:0x1002] = b"four"
+    with pytest.raises(ValueError):
+        ram[0:4] = b"five!"
+    with pytest.raises(ValueError):
+        ram[0:4:2]
+    assert len(heard) == 4 and ram[0xFFE:0x1000] == b"\0\0"

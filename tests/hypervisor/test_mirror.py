@@ -153,8 +153,8 @@ def check_mirror(stage: Stage) -> None:
     if guest.mirror.mode.format is None:
         return
     ram = stage.guest_ram()
-    region = guest.region
-    expected = mappings(ram, guest.cpu.cr3 & 0xFFFFF000)
+    region = guest.space.region
+    expected = mappings(ram, guest.mirror.mode.cr3 & 0xFFFFF000)
     places = {region.base + n * PAGE_SIZE: frame for n, frame in enumerate(region.frames)}
     assert not places.keys() & expected.keys(), "the region overlaps a mapping of the guest"
     for view, kernel in ((guest.mirror.kernel, True), (guest.mirror.user, False)):

@@ -1,0 +1,267 @@
+"""What a mirrored guest runs in: the mirror of its present root, the region in it, and the traps in its code.
+
+What the guest stores to its tables, descriptors and code is followed here (steps 40 to 46).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hvproto import events
+from hvproto.addresses import GPA, GVA, HPA, PAGE_MASK, PAGE_SIZE
+from hvproto.errors import NoRoom, Where
+from hvproto.events import EventBus
+from hvproto.hypervisor.code import CodeWatch
+from hvproto.hypervisor.descriptors import ShadowDescriptors
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.layout import FULL
+from hvproto.hypervisor.mirror import ADDRESS, Mirror
+from hvproto.hypervisor.monitor import Monitor, TableStore
+from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.region import Region
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, Move, NoHole, RelocationPolicy, find_hole, first_conflict
+from hvproto.hypervisor.sensitive import CodeKind, Decoder
+from hvproto.hypervisor.tables import GuestTables
+from hvproto.hypervisor.virtual_cpu import VirtualCpu
+from hvproto.processor.paging import NX, P, PagingMode
+from hvproto.processor.processor import Processor
+from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
+
+
+class AddressSpace:
+    """Mirror, region and code of one guest. ``where`` says where the guest stands, for errors and nothing else."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        ram: memoryview,
+        memory: GuestMemory,
+        frames: list[HPA],
+        cpu: VirtualCpu,
+        bus: EventBus,
+        where: Callable[[], Where],
+        policy: RelocationPolicy = DEFAULT_POLICY,
+    ) -> None:
+        self._processor = processor
+        self._memory = memory
+        self._cpu = cpu
+        self._bus = bus
+        self._where = where
+        self.policy = policy
+        self.history: list[Move] = []
+        """The region's moves because of conflicts, in order."""
+        self.pool = Pool(ram, frames)
+        self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
+        self.monitor = Monitor(processor, memory)
+        self.tables = GuestTables(ram, self.pool, memory, self.monitor)
+        self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
+        self.decoder = Decoder()
+        self.code = CodeWatch(processor, self.decoder)
+        self._marked_code: list[TableStore] = []
+        self.in_kernel_view = True
+        self._kind: CodeKind | None = None
+        self._paging_changed = self._descriptors_changed = False
+        self.mirror: Mirror
+
+    def start(self) -> None:
+        """The guest's kernel is in memory: find a place for the region, and mirror what there is."""
+        self.monitor.drain()
+        self._memory.on_bits = self._on_bits
+        self._cpu.on_bits_set = lambda linear: self.mirror.sync_page(linear & ~PAGE_MASK)
+        self._cpu.on_setting = self._on_setting
+        self.mirror = self.tables.mirror_for(self.mode())
+        self.region.rebase(self.hole())
+        self._map_region()
+        self.descriptors.reload(anew=True)
+
+    def _on_setting(self, setting: Setting) -> None:
+        if setting in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER):
+            self._paging_changed = True
+        if setting in (Setting.GDTR, Setting.CR0):
+            self._descriptors_changed = True
+
+    def mode(self) -> PagingMode:
+        """What tells one mirror from another: the bits of the control registers that a walk depends on."""
+        cr0, cr3, cr4, efer = (self._cpu.control(s) for s in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER))
+        if not cr0 & CR0_PG:
+            return PagingMode(0, 0, 0, 0)
+        return PagingMode(cr0 & (CR0_PG | CR0_WP), cr3 & ~0x1F, cr4 & (CR4_PSE | CR4_PAE), efer)
+
+    @property
+    def root(self) -> HPA:
+        """What is to be in CR3."""
+        return (self.mirror.kernel if self.in_kernel_view else self.mirror.user).root
+
+    # -- before the guest goes on ------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Bring mirror, descriptors and view to what the guest's processor now says; the guest is about to go on."""
+        self.follow_stores()
+        if self._paging_changed:
+            self._paging_changed = False
+            self._load_root()
+        if self._descriptors_changed:
+            self._descriptors_changed = False
+            self.descriptors.reload()
+        kernel = self._cpu.in_kernel
+        kind = CodeKind(self._cpu.decoder_mode, self._cpu.by_paragraphs)
+        if (kind is not self._kind and kind != self._kind) or kernel != self.in_kernel_view:
+            self._kind = kind
+            if not self.code.knows(kind, kernel=kernel):
+                for mirror in self.tables.mirrors:
+                    mirror.forget_fetches(kernel=kernel)
+                self._processor.engine.flush_tlb()
+        if kernel != self.in_kernel_view:
+            self.in_kernel_view = kernel
+            self.load_view()
+
+    def load_view(self) -> None:
+        """Bring CR3 and GDTR to the present view."""
+        self._processor.write_setting(Setting.GDTR, self.region.gdtr(kernel=self.in_kernel_view))
+        self._processor.write_setting(Setting.CR3, self.root)
+
+    def is_trap(self, address: int) -> bool:
+        """Whether the guest is to stop before the instruction at this linear address."""
+        assert self._kind is not None
+        return self.code.is_trap(address, self._cpu.peek_some, self._kind, kernel=self.in_kernel_view)
+
+    # -- the region and the mirror -----------------------------------------------------------
+
+    def hole(self) -> GVA:
+        """Where the region would go now. Raises NoRoom."""
+        try:
+            return find_hole(self.mirror.space, self.region.pages, self.policy, self.history)
+        except NoHole as full:
+            raise NoRoom(self._where(), full.pages_sought, full.pages_found) from None
+
+    def _map_region(self) -> None:
+        self.mirror.set_region(self.region.base, self.region.frames, 1)
+
+    def _load_root(self) -> None:
+        """The guest wrote a control register that paging depends on: its root's mirror comes in."""
+        mode = self.mode()
+        if mode != self.mirror.mode:
+            self.mirror.clear_region(self.region.base, self.region.pages)
+            self.mirror = self.tables.mirror_for(mode)
+            conflict = self._conflict_with_all()
+            if conflict is None:
+                self._map_region()
+            else:
+                self._relocate(conflict, "a page table that the guest loaded")
+        self.load_view()
+        self._processor.engine.flush_tlb()
+
+    def _conflict_with_all(self) -> GVA | None:
+        return first_conflict(self.mirror, self.region.base, self.region.size, self.region.base, self.region.size)
+
+    def invalidate(self, linear: int) -> None:
+        """The guest executed INVLPG."""
+        self.mirror.sync_page(linear & ~PAGE_MASK)
+        self._processor.engine.flush_tlb()
+
+    def move_region(self, new: GVA) -> None:
+        """Map the region elsewhere, and rebase everything that points into it. The frames stay."""
+        processor, region = self._processor, self.region
+        old = region.base
+        inside = region.contains(processor.eip) and processor.cpl == 0
+        self.mirror.clear_region(old, region.pages)
+        region.rebase(new)
+        self._map_region()
+        processor.write_setting(Setting.IDTR, region.idtr)
+        processor.write_setting(Setting.TR, region.tr)
+        self.load_view()
+        if inside:
+            processor.eip += new - old
+            processor.esp += new - old
+        processor.engine.flush_tlb()
+        self._bus.emit(events.Relocated(processor.now, old, new, region.pages))
+
+    def _relocate(self, conflict: GVA, cause: str) -> None:
+        self._bus.emit(events.Conflict(self._processor.now, conflict, self.region.base, cause))
+        old, new = self.region.base, self.hole()
+        self.history.append(Move(old, new, conflict))
+        self.move_region(new)
+
+    # -- stores ------------------------------------------------------------------------------
+
+    def follow_stores(self) -> None:
+        """Steps 40 to 46 for every store to a watched page since the last time."""
+        records = self.monitor.drain()
+        if self._marked_code:
+            self._follow_code_stores(self._marked_code)
+            self._marked_code = []
+        if not records:
+            return
+        tables_changed = False
+        for store in records:
+            if self.tables.is_table(store.gpa):
+                self._follow_table_store(store)
+                tables_changed = True
+            if self.descriptors.is_hit(store.gpa, store.size):
+                self._descriptors_changed = True
+        self._follow_code_stores(records)
+        if tables_changed:
+            self._processor.engine.flush_tlb()
+        if self._descriptors_changed and not self._paging_changed:
+            self._descriptors_changed = False
+            self.descriptors.reload()
+
+    def _follow_table_store(self, store: TableStore) -> None:
+        now, region = self._processor.now, self.region
+        value = int.from_bytes(self._memory.read(store.gpa, store.size) or b"", "little")
+        self._bus.emit(events.PageTableWrite(now, store.gpa, store.size, value))
+        conflict = None
+        for change in self.tables.changes(store):
+            if change.mirror is self.mirror and conflict is None:
+                conflict = first_conflict(self.mirror, region.base, region.size, change.linear, change.size)
+            change.mirror.sync_range(change.linear, change.size)
+        if conflict is None:
+            self._bus.emit(events.NoConflict(now, store.gpa))
+        else:
+            self._relocate(conflict, f"a store to the page table at GPA {store.gpa:#010x}")
+
+    def _follow_code_stores(self, records: Sequence[TableStore]) -> None:
+        """Code that was changed: forget its translation, and find what is sensitive in it now."""
+        ranges: dict[GPA, tuple[int, int]] = {}
+        for store in records:
+            page, offset = GPA(store.gpa & ~PAGE_MASK), store.gpa & PAGE_MASK
+            first, end = ranges.get(page, (PAGE_SIZE, 0))
+            ranges[page] = min(first, offset), max(end, offset + store.size)
+        for page, (first, end) in ranges.items():
+            for linear, kernel in self.code.places(page):
+                content = self._memory.read(page, PAGE_SIZE) or b""
+                self.code.look_again(linear, content, first, end, kernel=kernel)
+                if self._executes(linear, page):
+                    self._processor.engine.forget_code(linear + first, end - first)
+                else:
+                    self._processor.engine.flush_code_wanted = True
+
+    def _on_bits(self, gpa: GPA) -> None:
+        if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
+            self._marked_code.append(TableStore(gpa, 1))
+
+    def _executes(self, linear: GVA, gpa: GPA) -> bool:
+        """Whether the address space that is loaded now has this page there, open to fetches.
+
+        To forget the translation of another leaves the traces of a page fault in the engine.
+        """
+        view = self.mirror.kernel if self.in_kernel_view else self.mirror.user
+        entry = view.get(linear)
+        return bool(entry & P) and not entry & NX and self._memory.to_host(gpa) == entry & ADDRESS
+
+    def look_at_code(self, linear: GVA) -> bool:
+        """Find the sensitive instructions of a page that is being executed; False if it isn't memory at all."""
+        page = self.mirror.guest_page(linear)
+        content = None if page is None else self._memory.read(page.gpa & ~PAGE_MASK, PAGE_SIZE)
+        if page is None or content is None:
+            return False
+        gpa = GPA(page.gpa & ~PAGE_MASK)
+        for mirror in self.tables.mirrors:
+            # Other code at the same place in another address space must be looked at anew there.
+            if mirror.forbid_fetches(linear, except_from=gpa):
+                mirror.sync_page(linear)
+        kernel = self._cpu.in_kernel
+        if self.code.look_at(linear, gpa, content, kernel=kernel):
+            self.monitor.watch(gpa)
+        self.mirror.allow_fetches(linear, gpa, kernel=kernel)
+        return True
