@@ -249,12 +249,12 @@ class AddressSpace:
         entry = view.get(linear)
         return bool(entry & P) and not entry & NX and self._memory.to_host(gpa) == entry & ADDRESS
 
-    def look_at_code(self, linear: GVA) -> bool:
-        """Find the sensitive instructions of a page that is being executed; False if it isn't memory at all."""
+    def look_at_code(self, linear: GVA) -> None:
+        """Find the sensitive instructions of a page of memory that is being executed."""
         page = self.mirror.guest_page(linear)
         content = None if page is None else self._memory.read(page.gpa & ~PAGE_MASK, PAGE_SIZE)
         if page is None or content is None:
-            return False
+            return
         gpa = GPA(page.gpa & ~PAGE_MASK)
         for mirror in self.tables.mirrors:
             # Other code at the same place in another address space must be looked at anew there.
@@ -264,4 +264,3 @@ class AddressSpace:
         if self.code.look_at(linear, gpa, content, kernel=kernel):
             self.monitor.watch(gpa)
         self.mirror.allow_fetches(linear, gpa, kernel=kernel)
-        return True

@@ -40,7 +40,7 @@ class DirectGuest(Guest):
         pristine: Any,
         image: Image,
     ) -> None:
-        super().__init__(number, machine, memory, sectors, bus, pristine)
+        super().__init__(number, machine, memory, sectors, bus, pristine, image)
         if not memory.is_identity:
             raise Unsupported(
                 Where(World.HYPERVISOR, machine.processor.eip),
@@ -49,15 +49,25 @@ class DirectGuest(Guest):
             )
         self.save_area = save_area
         self.settings = dict(power_on)
-        self._boot = self.load(image)
-        self.settings[Setting.GDTR] = self._boot.gdtr
+        self._boots_disk = image.kind == "disk"
+        if self._boots_disk:
+            machine.images[World.GUEST] = image
+        else:
+            self._boot = self.load(image)
+            self.settings[Setting.GDTR] = self._boot.gdtr
         self._reported = [0] * 256
 
     def replacements(self) -> dict[Setting, Replacement]:
         return {setting: Replacement(value, Provider.GUEST) for setting, value in self.settings.items()}
 
+    def where(self) -> Where:
+        return self.machine.where()
+
     def first_entry(self) -> None:
         processor = self.machine.processor
+        if self._boots_disk:
+            self.pc.start_firmware(processor)
+            return
         segments = dict.fromkeys(SegmentRegister, self._boot.data)
         segments[SegmentRegister.CS] = self._boot.code
         processor.set_segments(segments)
@@ -103,7 +113,7 @@ class DirectGuest(Guest):
                 continue
             self._report_exceptions()
             if stop is Stop.HALT:
-                self.halted = True
+                self.halted = self.pc.bios is None or not self.pc.bios.serve()
             machine.check_limit(limit)
 
     def _interrupt(self) -> None:

@@ -117,10 +117,14 @@ class Exits:
         linear = guest.machine.processor.cr2
         access = _access_of(error_code)
         # The guest's own tables decide; if they refuse, this raises the guest's own page fault.
-        gpa = cpu.translate(linear, access, user=cpu.cpl == 3)
+        try:
+            cpu.translate(linear, access, user=cpu.cpl == 3)
+        except UnmappedAccess as nowhere:
+            if access is Access.FETCH or not guest.open_window(nowhere.physical):
+                raise
         page = GVA(linear & ~PAGE_MASK)
-        if access is Access.FETCH and not guest.space.look_at_code(page):
-            raise UnmappedAccess("instruction fetch", gpa)
+        if access is Access.FETCH:
+            guest.space.look_at_code(page)
         guest.space.mirror.sync_page(page)
         self._tell(PAGE_FAULT, error_code, "handle", "hidden from the mirror", linear)
 

@@ -12,16 +12,18 @@ from typing import Any
 
 from hvproto import events
 from hvproto.addresses import HPA
-from hvproto.errors import RunError, World
+from hvproto.errors import RunError, Where, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.guest_pc import GuestPc
 from hvproto.hypervisor.host_functions import HostFunctions, Stream
 from hvproto.images.image import Image
-from hvproto.machine.board import Board
+from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.boot import BootState, load_kernel
 from hvproto.machine.clock import Clock
-from hvproto.machine.machine import NEVER, Machine
+from hvproto.machine.machine import ISA_ACCESS_CYCLES, NEVER, Machine
+from hvproto.machine.screen import Screen
 from hvproto.processor.settings import Setting
 
 TEXT_PATIENCE = 4000
@@ -41,33 +43,24 @@ class Leave(IntEnum):
     """A host function; which one is for the request to say."""
 
 
-class HostedDisk:
-    """A disk whose sectors the host reads. What the guest writes stays with the emulation program."""
-
-    def __init__(self, sectors: int, functions: HostFunctions) -> None:
-        self.sectors = sectors
-        self._functions = functions
-        self._written: dict[int, bytes] = {}
-
-    def read(self, lba: int, done: Callable[[bytes | None], None]) -> None:
-        if lba in self._written:
-            done(self._written[lba])
-        else:
-            self._functions.read_block(lba, done)
-
-    def write(self, lba: int, data: bytes, done: Callable[[bool], None]) -> None:
-        self._written[lba] = bytes(data)
-        done(True)
-
-
 class Guest(ABC):
     """One hosted guest. Its clock runs only while it has the processor."""
 
     save_area: HPA
     """Where the host's settings are saved while this guest has the processor."""
 
+    physical_window = 0
+    """Where in host-physical space the guest's own addresses behind its RAM are answered."""
+
     def __init__(
-        self, number: int, machine: Machine, memory: GuestMemory, sectors: int, bus: EventBus, pristine: Any
+        self,
+        number: int,
+        machine: Machine,
+        memory: GuestMemory,
+        sectors: int,
+        bus: EventBus,
+        pristine: Any,
+        image: Image,
     ) -> None:
         self.number = number
         self.machine = machine
@@ -87,14 +80,11 @@ class Guest(ABC):
         self._skew = 0
         self._frozen_at: int | None = 0
         self.clock = Clock(lambda: self.now)
-        self.board = Board(
-            self.clock,
-            HostedDisk(sectors, self.functions),
-            on_serial=lambda byte: self._on_text(Stream.SERIAL, byte),
-            on_debug=lambda byte: self._on_text(Stream.DEBUG, byte),
-            on_exit=lambda value: self.end((2 * value + 1) & 0xFF, f"debug exit port, value {value:#x}"),
-            on_interrupt=self._on_interrupt,
-        )
+        self._resets = False
+        self._nmi_waits = False
+        self.pc = GuestPc(self, self.clock, memory, self.functions, image, sectors)
+        self.board = self.pc.board
+        self.model = self.pc.model
 
     # -- time --------------------------------------------------------------------------------
 
@@ -134,7 +124,7 @@ class Guest(ABC):
 
     # -- devices -----------------------------------------------------------------------------
 
-    def _on_text(self, stream: Stream, byte: int) -> None:
+    def on_text(self, stream: Stream, byte: int) -> None:
         if not self.functions.has_text:
             self.clock.at(self.now + TEXT_PATIENCE, self._drain_text)
         self.functions.write(stream, byte)
@@ -144,16 +134,50 @@ class Guest(ABC):
     def _drain_text(self) -> None:
         self.functions.drain = True
 
-    def _on_interrupt(self) -> None:
+    def request_look(self) -> None:
+        """Something has happened that may interrupt the guest."""
+        self.machine.processor.request_stop()
+
+    def request_reset(self) -> None:
+        """The guest has reset its machine: its firmware starts again, or, without any, it is over."""
+        if self.pc.bios is None:
+            self.end(0, "reset")
+        self._resets = self.pc.bios is not None
+        self.machine.processor.request_stop()
+
+    def type(self, text: str) -> None:
+        """Type on the guest's keyboard, as `Machine.type` does. Raises MachineError."""
+        self.pc.platform.keyboard.type(text)
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive at the guest's COM1."""
+        self.board.uart.receive(data)
+
+    @property
+    def screen(self) -> Screen:
+        """What the guest's VGA shows in text mode."""
+        return self.pc.platform.screen
+
+    def nmi(self) -> None:
+        """Request a non-maskable interrupt of the guest."""
+        self._nmi_waits = True
         self.machine.processor.request_stop()
 
     def read(self, port: int, size: int) -> int:
-        """IN on the guest's board."""
+        """IN on the guest's board; it takes as long as on the bare machine."""
+        if port != DATA_PORT:
+            self.machine.processor.spend(ISA_ACCESS_CYCLES)
         return self.board.ports.read(port, size)
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT on the guest's board; whatever it plans or asks for ends the run in time."""
+        if port != DATA_PORT:
+            self.machine.processor.spend(ISA_ACCESS_CYCLES)
         self.board.ports.write(port, size, value)
+        self.keep_appointments()
+
+    def keep_appointments(self) -> None:
+        """A device may have planned something, or asked the host for it."""
         processor = self.machine.processor
         if self.functions.waiting or self.status is not None:
             processor.request_stop()
@@ -174,6 +198,10 @@ class Guest(ABC):
         return load_kernel(image, self.memory.size, lambda gpa, data: _store(self.memory, gpa, data))
 
     @abstractmethod
+    def where(self) -> Where:
+        """Where the guest stands, by its own instruction pointer."""
+
+    @abstractmethod
     def replacements(self) -> dict[Setting, Replacement]:
         """What the processor's settings are to be while this guest has it."""
 
@@ -183,12 +211,14 @@ class Guest(ABC):
         processor.restore_user_state(self._context)
         processor.ports = self
         self.machine.world = World.GUEST
+        self.machine.platform.space.divert(self.physical_window, self.pc.platform.space)
         self.thaw()
 
     def leave(self) -> None:
         """Keep the guest's state; its time stands still from here on."""
         self.freeze()
         self._context = self.machine.processor.save_context()
+        self.machine.platform.space.divert(NEVER, None)
         self.machine.processor.ports = self.machine
         self.machine.world = World.HOST
 

@@ -19,6 +19,7 @@ from hvproto.hypervisor.host_functions import ReadBlock, Request, Write
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.run_block import BadRunBlock, Door, RunBlock
 from hvproto.hypervisor.save_area import SaveArea
 from hvproto.images.image import Image
@@ -48,12 +49,17 @@ class Hypervisor:
         plan: Plan,
         bus: EventBus,
         on_guest_output: Callable[[int], None] | None = None,
+        policy: RelocationPolicy = DEFAULT_POLICY,
+        *,
+        shows_disk: bool = True,
     ) -> None:
         self.machine = machine
         self.plan = plan
         self.bus = bus
         self.images = images
         self._on_guest_output = on_guest_output
+        self._policy = policy
+        self._shows_disk = shows_disk
         self.guests: dict[int, Guest] = {}
         self.coupling: Coupling | None = None
         """The coupling of the guest that was entered last."""
@@ -87,7 +93,8 @@ class Hypervisor:
         machine = self.machine
         memory = GuestMemory(machine.ram.view, block.memory_frames())
         image = self.images[block.guest]
-        sectors = machine.disk_sectors
+        # A guest that boots from an image of its own sees the host's disk if somebody has chosen one.
+        sectors = machine.disk_sectors if self._shows_disk or image.kind != "disk" else 0
         guest: Guest
         if self.plan.guest_at_ring0:
             save_area = Pool(machine.ram.view, block.pool_frames()).allocate()
@@ -96,8 +103,9 @@ class Hypervisor:
             )
         else:
             guest = MirroredGuest(
-                block.guest, machine, memory, block.pool_frames(), sectors, self.bus, self._pristine, image
-            )
+                block.guest, machine, memory, block.pool_frames(), sectors, self.bus, self._pristine, image,
+                self._policy,
+            )  # fmt: skip
         self.guests[block.guest] = guest
         self._couplings[block.guest] = Coupling(
             machine.processor, SaveArea(machine.ram.view, guest.save_area), self.bus

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvproto.addresses import HPA
+from hvproto.addresses import HPA, PAGE_MASK
 from hvproto.errors import NoMemory, NoRoom, RunError, TripleFault, Unsupported, Where, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.address_space import AddressSpace
@@ -20,6 +20,7 @@ from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.mirror import Mirror
 from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.plan import Provider
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
@@ -58,6 +59,8 @@ _ENVIRONMENT = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE
 class MirroredGuest(Guest):
     """A deprivileged guest with its region, mirror and virtual processor."""
 
+    physical_window = 1 << 39
+
     def __init__(
         self,
         number: int,
@@ -68,11 +71,13 @@ class MirroredGuest(Guest):
         bus: EventBus,
         pristine: Any,
         image: Image,
+        policy: RelocationPolicy = DEFAULT_POLICY,
     ) -> None:
-        super().__init__(number, machine, memory, sectors, bus, pristine)
+        super().__init__(number, machine, memory, sectors, bus, pristine, image)
         processor = machine.processor
         self.cpu = VirtualCpu(processor, memory, lambda: self.now)
-        self.space = AddressSpace(processor, machine.ram.view, memory, frames, self.cpu, bus, self.where)
+        self.cpu.machine_model = self.model
+        self.space = AddressSpace(processor, machine.ram.view, memory, frames, self.cpu, bus, self.where, policy)
         self.decoder = self.space.decoder
         self.save_area = self.space.region.save_area
         self.emulator = Emulator(self.cpu, self, self)
@@ -84,7 +89,12 @@ class MirroredGuest(Guest):
         self.space.start()
 
     def _boot(self, image: Image) -> None:
-        boot, cpu = self.load(image), self.cpu
+        cpu = self.cpu
+        self._first_registers: dict[int, int] = {}
+        if image.kind == "disk":
+            self.machine.images[World.GUEST] = image
+            return  # the firmware starts it, at the first entry
+        boot = self.load(image)
         segments = dict.fromkeys(SegmentRegister, boot.data)
         segments[SegmentRegister.CS] = boot.code
         cpu.set_segments(segments)
@@ -144,8 +154,17 @@ class MirroredGuest(Guest):
     # -- what instructions need --------------------------------------------------------------
 
     def halt(self) -> None:
-        """HLT was executed."""
-        self.halted = True
+        """HLT was executed: the guest waits, or has called its firmware."""
+        self.halted = self.pc.bios is None or not self.pc.bios.serve()
+
+    def open_window(self, physical: int) -> bool:
+        """Have the guest's devices answer at the page of a GPA where there is no RAM; False if no address goes there."""
+        page = physical & ~PAGE_MASK
+        if page >= self.physical_window:
+            return False
+        if self.memory.to_host(page) is None:
+            self.memory.add_device(page, HPA(self.physical_window + page))
+        return True
 
     def invalidate(self, linear: int) -> None:
         """INVLPG of a GVA was executed."""
@@ -171,8 +190,10 @@ class MirroredGuest(Guest):
         super().leave()
 
     def first_entry(self) -> None:
-        for index in range(8):
+        for index in range(16):
             self.cpu.set_gpr(index, self._first_registers.get(index, 0))
+        if self.machine.images[World.GUEST].kind == "disk":
+            self.pc.start_firmware(self.cpu)
 
     def _is_trap(self, address: int) -> bool:
         return self.machine.processor.cpl != 0 and self.space.is_trap(address)
@@ -219,14 +240,20 @@ class MirroredGuest(Guest):
             self.space.follow_stores()
             if processor.cpl == 0:  # between a stub's first instruction and its HLT
                 deadline = max(deadline, processor.now + 1)
-            elif self._can_interrupt():
+            elif self._can_interrupt() or self._nmi_waits or self._resets:
                 self.cpu.capture()
                 self._stopped = True
         if self._stopped:
-            if self.halted:
+            if self._resets and self.pc.bios is not None:
+                self._resets = self.halted = False
+                self.pc.bios.start()
+            if self.halted and not self._nmi_waits:
                 wait = self.wait(accepts_interrupts=self.cpu.interrupts)
                 if wait is not None:
                     return wait
+            if self._nmi_waits and not self.cpu.nmi_blocked and not self.cpu.in_interrupt_shadow:
+                self._nmi_waits = self.halted = False
+                self.exits.nmi()
             if self._can_interrupt():
                 self.halted = False
                 self.exits.interrupt(self.board.interrupts.acknowledge())

@@ -10,6 +10,7 @@ from hvproto.events import EventBus
 from hvproto.hypervisor.guest import Guest
 from hvproto.hypervisor.hypervisor import Hypervisor
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.images.image import Image
 from hvproto.machine.machine import DEFAULT_RAM, Machine
 
@@ -22,7 +23,8 @@ class Session:
     """A host with guests on one machine, under a plan.
 
     ``on_guest_output`` gets each byte that a guest prints, once the host's driver has printed it;
-    ``on_host_debug`` each byte of the host's debug console. Raises PlanError for a plan that can't
+    ``on_host_debug`` each byte of the host's debug console. ``policy`` says where a mirrored guest's
+    region goes. Raises PlanError for a plan that can't
     run a guest, ImageError for a host that doesn't fit.
     """
 
@@ -38,11 +40,14 @@ class Session:
         bus: EventBus | None = None,
         on_guest_output: Callable[[int], None] | None = None,
         on_host_debug: Callable[[int], None] | None = None,
+        policy: RelocationPolicy = DEFAULT_POLICY,
     ) -> None:
         plan.check_runnable()
         self.bus = bus or EventBus()
         self.machine = Machine(ram_size, disk, world=World.HOST, engine=engine, on_debug=on_host_debug)
-        self.hypervisor = Hypervisor(self.machine, guests, plan, self.bus, on_guest_output)
+        self.hypervisor = Hypervisor(
+            self.machine, guests, plan, self.bus, on_guest_output, policy, shows_disk=disk is not None
+        )
         self.machine.load(host)
 
     @property

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
+
+import unicorn
+from unicorn import unicorn_const
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.hypervisor.guest_memory import GuestMemory
@@ -285,7 +289,7 @@ class VirtualCpu(Cpu):
             return self.control(Setting.EFER)
         if number == TSC_MSR:
             return self.now
-        return self.msrs.get(number, 0)
+        return self.msrs[number] if number in self.msrs else power_on_msr(number)
 
     def set_msr(self, number: int, value: int) -> None:
         if number in _BASES:
@@ -302,6 +306,9 @@ class VirtualCpu(Cpu):
     def set_debug_register(self, number: int, value: int) -> None:
         self._debug[number] = value
         self.on_debug_change()
+
+    def forget_code(self) -> None:
+        """Each store to guest memory is heard of."""
 
     def debug_registers_change(self) -> None:
         """The instruction itself is emulated, and says what it writes."""
@@ -341,7 +348,9 @@ class VirtualCpu(Cpu):
     # -- linear memory -----------------------------------------------------------------------
 
     def read_physical(self, physical: int, size: int) -> int | None:
-        return self.memory.read_entry(physical, size)
+        """An integer from guest-physical memory; all ones where there is none, as the processor's page walk finds."""
+        value = self.memory.read_entry(physical, size)
+        return (1 << 8 * size) - 1 if value is None else value
 
     def write_physical(self, physical: int, size: int, value: int) -> None:
         self.memory.write(physical, value.to_bytes(size, "little"))
@@ -349,21 +358,22 @@ class VirtualCpu(Cpu):
     def translate(self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None) -> int:
         """GVA to GPA through the guest's own tables, A and D set as by its processor.
 
-        Raises `Raised` (the guest's page fault) or `UnmappedAccess`.
+        Raises `Raised` (the guest's page fault) or `UnmappedAccess`, with both bits set, where there is no RAM.
         """
         mode = mode or self.paging_mode
         if mode.efer & EFER_LMA and not is_canonical(linear):
             raise Raised(13, 0)
-        found = walk(mode, self.memory.read_entry, linear)
+        found = walk(mode, self.read_physical, linear)
         error = fault_code(mode, found, access, user=user)
         if error is not None or found.physical is None:
             raise Raised(14, error, linear)
         updates = accessed_bits(mode, found, access)
         for address, bits in updates:
-            self.memory.set_bits(address, bits)
+            if self.memory.is_ram(address):
+                self.memory.set_bits(address, bits)
         if updates:
             self.on_bits_set(linear)
-        if self.memory.to_host(found.physical) is None:
+        if not self.memory.is_ram(found.physical):
             kind = "instruction fetch" if access is Access.FETCH else access.name.lower()
             raise UnmappedAccess(kind, found.physical)
         return found.physical
@@ -388,3 +398,12 @@ class VirtualCpu(Cpu):
             places.append((self.translate(linear, access, user=user, mode=mode), n))
             linear, size = linear + n & linear_mask(mode), size - n
         return places
+
+
+@cache
+def power_on_msr(number: int) -> int:
+    """What the engine has in a model-specific register that nobody has written."""
+    try:
+        return int(unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64).msr_read(number))
+    except unicorn.UcError:
+        return 0

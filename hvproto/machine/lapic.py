@@ -64,6 +64,8 @@ class LocalApic:
         apic_id: int = 0,
     ) -> None:
         self.on_interrupt, self.on_nmi, self.on_eoi = on_interrupt, on_nmi, on_eoi
+        self.on_identity: Callable[[int], None] = _ignore
+        """Gets the ID register whenever it changes: kernels read it all the time, to know where they are."""
         self._initial_id = apic_id
         self.complain: Complain = ignore
         self._base = _BASE_AFTER_RESET
@@ -81,6 +83,7 @@ class LocalApic:
         self._vectors = Vectors()
         self._pending: int | None = None
         self._addressing = Addressing(self._initial_id)
+        self.on_identity(self._addressing.identity)
         self._spurious = 0xFF
         self._errors = self._errors_shown = 0
         self._lvt.reset()
@@ -278,6 +281,7 @@ class LocalApic:
         match register:
             case Register.ID:
                 self._addressing.identity = value & 0xFF00_0000
+                self.on_identity(self._addressing.identity)
             case Register.TPR:
                 self.task_priority = value
             case Register.EOI:

@@ -15,14 +15,12 @@ from hvproto.processor.exceptions import Raised
 from hvproto.processor.model import TSC_MSR, Identity
 
 APIC_BASE_MSR = 0x1B
-MTRR_CAPABILITIES_MSR = 0xFE
 _FEATURES, _MORE_FEATURES = 1, 7
 _APIC = 1 << 9
 _ID_SHIFT, _ID_BITS = 24, 0xFF << 24
 # Not here: x2APIC, the timer's TSC deadline. And RDRAND and RDSEED give other numbers in each run.
 _NOT_HERE = 1 << 21 | 1 << 24 | 1 << 30
 _NOT_HERE_EITHER = 1 << 7 | 1 << 18 | 1 << 20  # SMEP, RDSEED, SMAP
-_MTRR_CAPABILITIES = 0x508  # the engine's: eight variable ranges, fixed ones, write combining
 _PROTECTION = 13
 _MSR_BITS = (1 << 64) - 1
 
@@ -61,20 +59,18 @@ class ModelRegisters:
         return Identity(eax, ebx, ecx, edx)
 
     def keeps_msr(self, number: int) -> bool:
-        return number in (APIC_BASE_MSR, TSC_MSR, MTRR_CAPABILITIES_MSR)
+        return number in (APIC_BASE_MSR, TSC_MSR)
 
     def read_msr(self, number: int) -> int:
         if number == APIC_BASE_MSR:
             return self._lapic.apic_base
-        return self.time_stamp(self._now()) if number == TSC_MSR else _MTRR_CAPABILITIES
+        return self.time_stamp(self._now())
 
     def write_msr(self, number: int, value: int) -> None:
         if number == APIC_BASE_MSR:
             self._move_apic(value)
         elif number == TSC_MSR:
             self._tsc_offset = value - self._now()
-        else:
-            raise Raised(_PROTECTION, 0)  # read only
 
     def _move_apic(self, value: int) -> None:
         lapic = self._lapic

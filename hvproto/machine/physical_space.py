@@ -6,6 +6,7 @@ from here: it would be all ones, too, and a jump to nowhere is better seen where
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -31,7 +32,8 @@ class PhysicalSpace:
     ``after_access`` is called after each access to a device, which may have planned something.
     """
 
-    def __init__(self, engine: Engine, ram_size: int, after_access: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine | None, ram_size: int, after_access: Callable[[], None]) -> None:
+        """Without an engine it is that of a hosted guest, and answers what is diverted to it."""
         self.unclaimed: dict[tuple[str, int], int] = {}
         """By ("read" or "write", address of the page): how often nobody answered."""
         self.unclaimed_elsewhere = 0
@@ -39,7 +41,18 @@ class PhysicalSpace:
         self._ram_size = ram_size
         self._after_access = after_access
         self._pages: dict[int, tuple[MemoryDevice, int]] = {}  # by the page's address: device, offset in it
-        engine.map_mmio(ram_size, (1 << PHYSICAL_BITS) - ram_size, self._read, self._write)
+        self._published: tuple[MemoryDevice, int, int] | None = None
+        self._window = 1 << PHYSICAL_BITS
+        self._diverted: PhysicalSpace | None = None
+        self._engine: Engine | None = None
+        if engine is not None:
+            self._engine = weakref.proxy(engine)  # it holds us
+            engine.map_mmio(ram_size, (1 << PHYSICAL_BITS) - ram_size, self._read_behind, self._write_behind)
+
+    def divert(self, window: int, space: PhysicalSpace | None) -> None:
+        """Have another space answer at ``window`` and above, where its own address 0 is; None: nobody any more."""
+        self._window, self._diverted = window, space
+        self._publish()
 
     def attach(self, device: MemoryDevice, base: int, size: int = PAGE_SIZE) -> None:
         """Let ``device`` answer at whole pages. Raises MachineError if RAM or a device is there already."""
@@ -49,13 +62,48 @@ class PhysicalSpace:
                 raise MachineError(f"{type(device).__name__} can't be at {base:#x}: something else is at {page:#x}")
         for page in pages:
             self._pages[page] = device, page - base
+        self._publish()
 
     def detach(self, device: MemoryDevice) -> None:
         """It answers nowhere any more."""
         self._pages = {page: found for page, found in self._pages.items() if found[0] is not device}
+        self._publish()
 
-    def _read(self, offset: int, size: int) -> int:
-        address = self._ram_size + offset
+    def publish(self, device: MemoryDevice, offset: int, value: int) -> None:
+        """Loads of 4 bytes at this offset need not ask the device, wherever it is: they give ``value`` until told anew.
+
+        There is one such register in all.
+        """
+        self._published = device, offset, value
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._engine is None:
+            return
+        address, value = self._published_at()
+        if self._diverted is not None:
+            address, value = self._diverted._published_at()
+            address = None if address is None else address + self._window
+        self._engine.answer_quickly(address, value)
+
+    def _published_at(self) -> tuple[int | None, int]:
+        if self._published is None:
+            return None, 0
+        device, offset, value = self._published
+        pages = self._pages.items()
+        here = (page + offset - at for page, (one, at) in pages if one is device and 0 <= offset - at < PAGE_SIZE)
+        return next(here, None), value
+
+    def _read_behind(self, offset: int, size: int) -> int:
+        return self.read(self._ram_size + offset, size)
+
+    def _write_behind(self, offset: int, size: int, value: int) -> None:
+        self.write(self._ram_size + offset, size, value)
+
+    def read(self, address: int, size: int) -> int:
+        """What a load of 1, 2 or 4 bytes finds at an address behind RAM."""
+        if self._diverted is not None and address >= self._window:
+            return self._diverted.read(address - self._window, size)
         page = address & ~(PAGE_SIZE - 1)
         found = self._pages.get(page)
         if found is None:
@@ -64,8 +112,11 @@ class PhysicalSpace:
         device, at = found
         return device.read_mmio(at + address - page, size)
 
-    def _write(self, offset: int, size: int, value: int) -> None:
-        address = self._ram_size + offset
+    def write(self, address: int, size: int, value: int) -> None:
+        """A store there."""
+        if self._diverted is not None and address >= self._window:
+            self._diverted.write(address - self._window, size, value)
+            return
         page = address & ~(PAGE_SIZE - 1)
         found = self._pages.get(page)
         if found is None:

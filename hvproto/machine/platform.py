@@ -1,10 +1,11 @@
 """What a bare PC has besides its board: clock chip, keyboard, screen, power, PCI and the APICs' pages of memory.
 
-A hosted guest's board goes without: what it may reach is what the host's drivers can do for it.
+A hosted guest has one of its own, without an engine: its pages of memory are windows of the host's.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 from hvproto.machine import ioapic
@@ -13,6 +14,7 @@ from hvproto.machine.board import Board
 from hvproto.machine.crtc import Crtc
 from hvproto.machine.firmware_memory import rom_tables
 from hvproto.machine.keyboard import KeyboardController
+from hvproto.machine.lapic import Register
 from hvproto.machine.pci import PciBus
 from hvproto.machine.pci_functions import standard_functions
 from hvproto.machine.physical_space import PhysicalSpace
@@ -20,6 +22,7 @@ from hvproto.machine.power import AcpiPowerManagement, EmulatorPowerOff, ResetCo
 from hvproto.machine.rtc import Rtc
 from hvproto.machine.screen import Screen
 from hvproto.processor.engine import Engine
+from hvproto.processor.linear_memory import PhysicalMemory
 
 KEYBOARD_IRQ, RTC_IRQ, SCI_IRQ, AUX_IRQ = 1, 8, 9, 12
 
@@ -33,8 +36,8 @@ class Platform:
     def __init__(
         self,
         board: Board,
-        ram: memoryview,
-        engine: Engine,
+        ram: PhysicalMemory,
+        engine: Engine | None,
         *,
         on_reset: Callable[[], None],
         on_power_off: Callable[[], None],
@@ -56,10 +59,14 @@ class Platform:
             board.ports.attach(device, device.ports)
         self.space = PhysicalSpace(engine, len(ram), after_access)
         self.space.attach(board.interrupts.lapic, board.interrupts.lapic.base)
+        self._lapic = board.interrupts.lapic
+        me = weakref.proxy(self)
+        self._lapic.on_identity = lambda value: me.space.publish(me._lapic, Register.ID, value)
+        self.space.publish(self._lapic, Register.ID, self._lapic.read_mmio(Register.ID, 4))
         self.space.attach(board.interrupts.ioapic, ioapic.DEFAULT_BASE, ioapic.SIZE)
 
 
-def put_tables(ram: memoryview) -> None:
+def put_tables(ram: PhysicalMemory) -> None:
     """The MP and ACPI tables that a kernel finds in the firmware's memory."""
     for address, content in rom_tables():
         ram[address : address + len(content)] = content

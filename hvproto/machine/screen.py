@@ -7,6 +7,7 @@ background, 7 blinking). Source: IBM PS/2 Hardware Interface Technical Reference
 from __future__ import annotations
 
 from hvproto.machine.crtc import Crtc
+from hvproto.processor.linear_memory import PhysicalMemory
 
 TEXT_MEMORY = 0xB8000
 TEXT_MEMORY_SIZE = 0x8000
@@ -25,10 +26,8 @@ class Screen:
     cursor; without, it begins at 0xb8000 and has 80 columns. Every property is read anew.
     """
 
-    def __init__(self, ram: memoryview, crtc: Crtc | None = None) -> None:
-        self._memories = {
-            address: ram[address : address + TEXT_MEMORY_SIZE] for address in (TEXT_MEMORY, MONOCHROME_MEMORY)
-        }
+    def __init__(self, ram: PhysicalMemory, crtc: Crtc | None = None) -> None:
+        self._ram = ram
         self._crtc = crtc
 
     @property
@@ -76,5 +75,8 @@ class Screen:
         """The bytes of the visible cells; the memory goes on at its beginning after its end."""
         begin = 0 if self._crtc is None else 2 * self._crtc.start % TEXT_MEMORY_SIZE
         size = 2 * ROWS * self.columns
-        cells = self._memories[TEXT_MEMORY if self._crtc is None else self._crtc.text_memory]
-        return (bytes(cells[begin : begin + size]) + bytes(cells[:size]))[:size]
+        memory = TEXT_MEMORY if self._crtc is None else self._crtc.text_memory
+        if memory + TEXT_MEMORY_SIZE > len(self._ram):
+            return b"\0" * size
+        cells = bytes(self._ram[memory : memory + TEXT_MEMORY_SIZE])
+        return (cells[begin : begin + size] + cells[:size])[:size]

@@ -31,6 +31,7 @@ CTL_SEEN_STACK = 0x10C
 CTL_SCRATCH = 0x110  # for the fast delivery, which ...
 CTL_ONLY_SLOW = 0x114  # ... this switches off,
 CTL_FAST_COUNT = 0x118  # ... and this counts
+CTL_CODE_PAGES = 0x120  # the address of a byte for each page of RAM: whether code was ever fetched from it
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4

@@ -133,6 +133,10 @@ class Cpu(LinearMemory):
         """A hardware task switch is being done: from now on any IRET may be one back."""
 
     @abstractmethod
+    def forget_code(self) -> None:
+        """Memory that may be code was changed from outside, by no instruction."""
+
+    @abstractmethod
     def debug_registers_change(self) -> None:
         """A MOV to a debug register is about to be executed."""
 

@@ -419,8 +419,16 @@ class Engine(ABC):
 
         callbacks = MMIO_READ(on_read), MMIO_WRITE(on_write)
         self._mmio.append(callbacks)
-        _check(uclib.uc_mmio_map(self._handle, ctypes.c_uint64(physical), ctypes.c_size_t(size), callbacks[0], None,
+        reader, data = self.quick_reader(callbacks[0], physical, size)
+        _check(uclib.uc_mmio_map(self._handle, ctypes.c_uint64(physical), ctypes.c_size_t(size), reader, data,
                                  callbacks[1], None))  # fmt: skip
+
+    def quick_reader(self, callback: Any, _physical: int, _size: int) -> tuple[Any, Any]:
+        """What the engine calls for loads from such a range instead of this callback, and what it gives it."""
+        return callback, None
+
+    def answer_quickly(self, physical: int | None, value: int = 0) -> None:  # noqa: B027 - it may ask nevertheless
+        """Loads of four bytes at this one address of `map_mmio` give ``value`` without asking; None: all ask again."""
 
     def plant(self, address: int) -> None:
         """Have `Callbacks.trap` called when an instruction *starts* at this linear address.

@@ -51,6 +51,8 @@ HIGH_HALF = 0xFFFF_FFFF_0000_0000
 PRIVILEGED = SYSTEM_LOADS | {cs.X86_INS_RDMSR, cs.X86_INS_WRMSR}
 _CONTROL = {getattr(cs, f"X86_REG_CR{n}"): n for n in (0, 3, 4, 8)}
 _DEBUG = {getattr(cs, f"X86_REG_DR{n}"): n for n in range(8)}
+_RESERVED_IN_MSR = {0x1B: (1 << 64) - (1 << 36) | 0x6FF, 0xFE: (1 << 64) - 1}
+"""IA32_APIC_BASE without x2APIC, its address below 2^36 (SDM vol. 3, 10.4.4); IA32_MTRRCAP, read only (11.11.1)."""
 _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
 """SDM vol. 3, table 4-8: bits 1 and 2, 5 to 8, and those above the physical address."""
 
@@ -165,7 +167,7 @@ def _write_msr(processor: Cpu) -> None:
         changes_mode = (value ^ processor.control(Setting.EFER)) & EFER_LME
         if value & ~EFER_DEFINED or (changes_mode and processor.control(Setting.CR0) & CR0_PG):
             raise Raised(PROTECTION, 0)
-    elif number in CANONICAL_MSRS and not is_canonical(value):
+    elif (number in CANONICAL_MSRS and not is_canonical(value)) or value & _RESERVED_IN_MSR.get(number, 0):
         raise Raised(PROTECTION, 0)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import struct
 import weakref
+from typing import Any
 
 import unicorn
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
+from hvproto.addresses import PAGE_SIZE
 from hvproto.errors import EngineError
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
@@ -41,6 +43,9 @@ _WALK = struct.Struct("<QQI")
 """The beginning of a page walk's record: linear address, where it was called from, number of marks."""
 
 
+_NOWHERE = (1 << 64) - 1
+
+
 class NativeEngine(Engine):
     """Unicorn with its own interrupt delivery switched on."""
 
@@ -58,6 +63,7 @@ class NativeEngine(Engine):
         self._halted = ctypes.c_uint32.from_address(self._cpu + at.CPU_HALTED)
         self._eip = ctypes.c_uint64.from_address(self._env + at.ENV_EIP)
         self._make_control()
+        self._quick: list[tuple[int, int, Any]] = []
         self._install_thunks()
         self.reset()
 
@@ -67,6 +73,8 @@ class NativeEngine(Engine):
         struct.pack_into("<QQ", self._control, 0, self._cpu, self._env)
         struct.pack_into("<Q", self._control, block.CTL_UC, self._handle.value)
         struct.pack_into("<QQ", self._control, block.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
+        self._code_pages = (ctypes.c_char * -(-len(self._buffer) // PAGE_SIZE))()
+        struct.pack_into("<Q", self._control, block.CTL_CODE_PAGES, ctypes.addressof(self._code_pages))
         struct.pack_into("<Q", self._control, block.CTL_WALK, control + block.CTL_WALKS)
         sets = b"".join(map(block.bits, (PREFIXES, UPDATES, UPDATES_0F)))
         ctypes.memmove(control + block.CTL_PREFIXES, sets, len(sets))
@@ -96,6 +104,7 @@ class NativeEngine(Engine):
         names = {
             "control": control,
             "do_interrupt": at.address_of("x86_cpu_do_interrupt_x86_64"),
+            "reset_dirty": at.address_of("tlb_reset_dirty_x86_64"),
             "page_walk": at.address_of("x86_cpu_tlb_fill_x86_64"),
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
@@ -133,6 +142,16 @@ class NativeEngine(Engine):
             self._hook_handles.append(handle)
         walk = self._code.add(PAGE_WALK, names)
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
+
+    def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
+        data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)
+        self._quick.append((physical, size, data))
+        return ctypes.c_void_p(self._code.add(thunks.QUICK_READ, {})), data
+
+    def answer_quickly(self, physical: int | None, value: int = 0) -> None:
+        for start, size, data in self._quick:
+            offset = -1 if physical is None else physical - start
+            data[0], data[1] = offset if 0 <= offset < size else _NOWHERE, value
 
     # -- state -------------------------------------------------------------------------------
 

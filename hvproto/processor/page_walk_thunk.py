@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.code_pages_thunk import WALK_AND_MARK
 from hvproto.processor.control_block import (
     CTL_CR2_BEFORE,
     CTL_ENV,
@@ -142,6 +143,5 @@ noted:
     pop rdx
     pop rcx
     pop rbx
-    movabs rax, {{page_walk}}
-    jmp rax
+    {WALK_AND_MARK}
 """

@@ -75,6 +75,8 @@ SUMMARY_SMAP = 1 << 23
 # The engine's TLB lies before the state: here, for supervisor accesses. (linear >> shift) & mask is an entry's offset.
 ENV_TLB_RAM = -0x50
 """A table of 16 bytes an entry that begin with what makes of a linear address a place in its numbering of RAM."""
+ENV_TLB_MASKS, ENV_TLB_TABLES, TLB_DESCRIPTION_SHIFT = -0x40, -0x38, 4
+"""The first TLB's, and how far they are from the next one's."""
 ENV_TLB_MASK = -0x20
 ENV_TLB_TABLE = -0x18
 TLB_ENTRY_SHIFT = 6
@@ -82,6 +84,12 @@ TLB_INDEX_SHIFT = 12 - TLB_ENTRY_SHIFT
 TLB_READ = 0x00
 TLB_WRITE = 0x08
 """Of an entry: the linear address of the page, with bits set below it if an access isn't a plain one."""
+TLB_CODE = 0x10
+"""... the same for fetches: `TLB_ABSENT` if there are none, and stores then have the engine take code for absent."""
+TLB_ABSENT, TLB_NEVER = -1, -2
+"""... and what is no page's either, but keeps the engine looking for code."""
+TLB_PHYSICAL = 0x18
+"""... the physical address of the page."""
 TLB_ADDEND = 0x20
 """... and what makes of a linear address one in our memory."""
 TLB_NOTDIRTY = 1 << 10

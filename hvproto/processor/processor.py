@@ -177,6 +177,9 @@ class Processor(RegisterFile):
         """Let time pass in the middle of a run: the instruction that is under way takes longer than its bytes say."""
         self.engine.now += cycles
 
+    def forget_code(self) -> None:
+        self.engine.flush_code()
+
     def request_stop(self) -> None:
         """End the run at the next block boundary; safe from any hook."""
         self.limit_run(0)

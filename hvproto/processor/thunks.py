@@ -452,6 +452,19 @@ allowed:
 """
 
 
+# A load where functions answer: at RCX are the one offset that is known, what it gives, and whom to ask for others.
+QUICK_READ = """
+    cmp rsi, qword ptr [rcx]
+    jne ask
+    cmp edx, 4
+    jne ask
+    mov eax, dword ptr [rcx + 8]
+    ret
+ask:
+    jmp qword ptr [rcx + 16]
+"""
+
+
 class CodePage:
     """Executable memory with thunks in it; it must outlive the engine that calls them."""
 

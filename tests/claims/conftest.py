@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,12 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 
 from hvproto import bundled
+from hvproto.addresses import GVA
 from hvproto.errors import World
 from hvproto.events import Event, EventBus
+from hvproto.hypervisor.free_space import FreeSpace
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, Move, RelocationPolicy
 from hvproto.hypervisor.session import Session
 from hvproto.images.assembly import assemble_text
 from hvproto.images.image import Image
@@ -74,15 +77,13 @@ class Registers(NamedTuple):
     eip: int
     esp: int
     eflags: int
+    ring: int
+    """The privilege level. A deprivileged guest's selectors don't tell it: they are the guest's own."""
 
     @property
     def settings(self) -> tuple[Any, ...]:
         """All of the supervisor state, without where the program stands."""
         return self[:8]
-
-    @property
-    def ring(self) -> int:
-        return self.cs & 3
 
 
 def _table(uc: Any, register: int) -> Table:
@@ -106,6 +107,7 @@ def read_registers(machine: Machine) -> Registers:
         uc.reg_read(x86_const.UC_X86_REG_RIP),
         uc.reg_read(x86_const.UC_X86_REG_RSP),
         uc.reg_read(x86_const.UC_X86_REG_EFLAGS),
+        machine.processor.cpl,  # Unicorn has no name for it
     )
 
 
@@ -366,14 +368,35 @@ def testimonies(ram: memoryview) -> list[Testimony]:
 # -- runs ----------------------------------------------------------------------------------------
 
 
+class AlwaysHighest:
+    """Puts the region into the highest hole, whatever has been before: most in the way of `guest` and of `over`.
+
+    The policy that a user gets keeps away from where conflicts have been, and moves less: for `over` 5 times, not 88.
+    """
+
+    def suggest(self, space: FreeSpace, pages: int, history: Sequence[Move]) -> GVA | None:
+        for start, found in space.holes(pages):
+            return GVA(start + (found - pages) * PAGE)
+        return None
+
+
 class Run:
     """A host and a guest, about to be run; what is to be looked at is arranged first."""
 
-    def __init__(self, guest: str | Image, plan: str = "mirrored", host: str = "host", disk: bytes | None = None):
+    def __init__(
+        self,
+        guest: str | Image,
+        plan: str = "mirrored",
+        host: str = "host",
+        disk: bytes | None = None,
+        policy: RelocationPolicy = DEFAULT_POLICY,
+    ):
         self.guest_image = image_of(guest) if isinstance(guest, str) else guest
         self.host_image = image_of(host)
         self.bus = EventBus()
-        self.session = Session(self.host_image, [self.guest_image], Plan.parse(plan), bus=self.bus, disk=disk)
+        self.session = Session(
+            self.host_image, [self.guest_image], Plan.parse(plan), bus=self.bus, disk=disk, policy=policy
+        )
         self.machine = self.session.machine
         self.ram = self.machine.ram.view
         self.ram[0x0030_0000:0x0030_0004] = HOST_WORD.to_bytes(4, "little")
@@ -418,6 +441,11 @@ def kernel() -> Callable[[str], Image]:
 @pytest.fixture(scope="session")
 def hosted() -> type[Run]:
     return Run
+
+
+@pytest.fixture(scope="session")
+def always_highest() -> RelocationPolicy:
+    return AlwaysHighest()
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 
 from hvproto.errors import LimitReached, RunError, TripleFault
-from hvproto.hypervisor.mirror import Mirror
+from hvproto.hypervisor import address_space
 from hvproto.hypervisor.address_space import AddressSpace
+from hvproto.hypervisor.mirror import Mirror
 from hvproto.hypervisor.monitor import Monitor
 
 SHORT = 330_000
@@ -27,12 +28,12 @@ SHORT = 330_000
 # -- recordings ----------------------------------------------------------------------------------
 
 
-def watched(hosted, look, guest, directory, whole=1):
+def watched(hosted, look, guest, directory, whole=1, **options):
     """A run in the plan `mirrored`, with a note of processor and RAM at every event of the page tables.
 
     At every ``whole``-th place where the mirror has just been brought up to date, all of it is compared.
     """
-    run = hosted(guest)
+    run = hosted(guest, **options)
     root = run.guest_image.symbols[directory]
     run.notes = []
     settled = []
@@ -63,9 +64,9 @@ def notes(run, *names):
 
 
 @pytest.fixture(scope="module")
-def story(hosted, look):
+def story(hosted, look, always_highest):
     """The bundled guest, to its end; its page tables are copied whenever it comes to one of these places."""
-    run = watched(hosted, look, "guest", "page_directory", whole=10)
+    run = watched(hosted, look, "guest", "page_directory", whole=10, policy=always_highest)
     run.copies = copies_of_tables(run, run.guest_image.symbols)
     run.user_views = []
 
@@ -115,9 +116,9 @@ def bare_story(bare):
 
 
 @pytest.fixture(scope="module")
-def over(hosted, look):
+def over(hosted, look, always_highest):
     """`over`, which maps its pages where the region is; with the processor's registers at some of its instructions."""
-    run = watched(hosted, look, "over", "directory", whole=5)
+    run = watched(hosted, look, "over", "directory", whole=5, policy=always_highest)
     symbols = run.guest_image.symbols
     run.places = {}
     for place in ("paging", "elsewhere", "elsewhere_done", "once", "compare", "once_done", "one_by_one_done", "stop"):
@@ -125,6 +126,12 @@ def over(hosted, look):
     run.written = []
     run.at(symbols["once_done"], lambda: run.written.append(look.word(run.ram, 0x0040_0000 + 1022 * 4096)))
     return run.execute()
+
+
+@pytest.fixture(scope="module")
+def over_by_default(hosted, look):
+    """`over` with the policy that a user gets."""
+    return watched(hosted, look, "over", "directory").execute()
 
 
 # -- what is asserted, and what fails when the mechanism is off -----------------------------------
@@ -245,10 +252,10 @@ def test_without_relocation_the_guest_never_gets_its_page(hosted, look, monkeypa
 
 
 @pytest.mark.claim(2)
-def test_the_page_table_in_cr3_is_the_guests_mappings_plus_the_region(story, over, look):
+def test_the_page_table_in_cr3_is_the_guests_mappings_plus_the_region(story, over, over_by_default):
     assert len(notes(story, "Relocated")) >= 50
-    assert_mirrored(story)
-    assert_mirrored(over)
+    for run in (story, over, over_by_default):
+        assert_mirrored(run)
     # In the view for the guest's programs, its supervisor pages aren't there at all.
     assert story.user_views == [(False, [])]
 
@@ -320,8 +327,8 @@ def test_a_store_to_what_is_no_page_table_is_not_one(over, story):
 
 
 @pytest.mark.claim(4)
-def test_after_each_move_no_page_of_the_region_is_at_an_address_that_the_guest_maps(story, over, look):
-    for run in (story, over):
+def test_after_each_move_no_page_of_the_region_is_at_an_address_that_the_guest_maps(story, over, over_by_default, look):
+    for run in (story, over, over_by_default):
         assert_no_overlap(run)
         for note in notes(run, "Relocated"):
             # And it is really there, for ring 0 alone.
@@ -330,15 +337,13 @@ def test_after_each_move_no_page_of_the_region_is_at_an_address_that_the_guest_m
 
 @pytest.mark.claim(4, 7)
 def test_a_region_that_moves_onto_the_guests_pages_is_noticed(hosted, look, monkeypatch):
-    import hvproto.hypervisor.mirrored as module
+    real, calls = address_space.find_hole, []
 
-    real, calls = module.find_hole, []
-
-    def find_hole(mode, memory, pages):
+    def find_hole(space, pages, policy, history):
         calls.append(pages)
-        return real(mode, memory, pages) if len(calls) < 3 else 0x0070_0000
+        return real(space, pages, policy, history) if len(calls) < 3 else 0x0070_0000
 
-    monkeypatch.setattr(module, "find_hole", find_hole)
+    monkeypatch.setattr(address_space, "find_hole", find_hole)
     run = watched(hosted, look, "over", "directory")
     with pytest.raises((LimitReached, TripleFault)):
         run.execute(SHORT)
@@ -421,8 +426,8 @@ def test_reconciling_at_the_guests_expense_would_be_seen(hosted, bare, look, mon
 
 
 @pytest.mark.claim(7)
-def test_only_the_mapping_of_the_hypervisor_moves(story, over):
-    for run in (story, over):
+def test_only_the_mapping_of_the_hypervisor_moves(story, over, over_by_default):
+    for run in (story, over, over_by_default):
         moves = notes(run, "Conflict", "Relocated")
         frames = moves[0].frames
         assert len(set(frames)) == len(frames)
@@ -458,13 +463,13 @@ def test_a_region_that_is_not_where_the_registers_say_shuts_the_processor_down(h
 
 
 @pytest.mark.claim(8)
-def test_the_step_is_taken_on_the_write_and_not_otherwise(story, over, look):
+def test_the_step_is_taken_on_the_write_and_not_otherwise(story, over, over_by_default, look):
     # On the write: the very next block of the guest's finds the region gone.
     places = over.places
     assert places["paging"].idtr == places["elsewhere_done"].idtr == places["once"].idtr
     assert places["compare"].idtr != places["once"].idtr
     # Not otherwise: between two moves the region stands still, whatever happens, and each move has its store.
-    for run in (story, over):
+    for run in (story, over, over_by_default):
         base = run.notes[0].registers.idtr.base - look.PAGE
         last = None
         for note in run.notes:
@@ -485,6 +490,17 @@ def test_the_step_is_taken_on_the_write_and_not_otherwise(story, over, look):
     # A page that goes away is a write without a conflict.
     assert over.notes[-1].event.kind in ("NoConflict", "ExceptionTaken")
     assert places["stop"].idtr == places["one_by_one_done"].idtr
+
+
+@pytest.mark.claim(6, 8)
+def test_a_region_that_keeps_away_moves_less_and_the_guest_gets_the_same(over, over_by_default):
+    few, many = (len(notes(run, "Relocated")) for run in (over_by_default, over))
+    assert 0 < few < many / 4
+    assert stores_seen(over_by_default) == stores_seen(over)
+    assert over_by_default.word("right") == over.word("right") and over_by_default.word("wrong") == 0
+    symbols = over.guest_image.symbols
+    tables = slice(symbols["directory"], symbols["next_table"] + 4096)
+    assert bytes(over_by_default.ram[tables]) == bytes(over.ram[tables])
 
 
 @pytest.mark.claim(8)

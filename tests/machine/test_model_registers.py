@@ -108,7 +108,7 @@ def test_it_cannot_move_over_ram_or_another_device(engine: str, base: int) -> No
 
 @pytest.mark.parametrize(
     ("number", "low", "high"),
-    [(0x1B, 0xFEE0_0D00, 0), (0x1B, 0xFEE0_0901, 0), (0x1B, 0xFEE0_0900, 0x10), (0xFE, 0, 0)],
+    [(0x1B, 0xFEE0_0D00, 0), (0x1B, 0xFEE0_0901, 0), (0x1B, 0xFEE0_0900, 0x10), (0xFE, 1, 0)],
     ids=["x2apic", "reserved", "beyond", "read-only"],
 )
 def test_what_cannot_be_written_is_a_fault(engine: str, number: int, low: int, high: int) -> None:

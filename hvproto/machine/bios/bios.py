@@ -17,7 +17,7 @@ from hvproto.machine.bios.rom import ROM_SEGMENT, rom
 from hvproto.machine.bios.system import SystemService
 from hvproto.machine.bios.video import Video
 from hvproto.machine.disk_backend import SectorBackend
-from hvproto.processor.processor import Processor
+from hvproto.processor.cpu import Cpu
 from hvproto.processor.settings import CR0_PE, Setting
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _PCI_BIOS = 0xB1
 class Bios:
     """The firmware of one machine; its first disk is the one to boot from. The clock chip and the VGA must be there."""
 
-    def __init__(self, processor: Processor, board: Board, disks: Sequence[SectorBackend]) -> None:
+    def __init__(self, processor: Cpu, board: Board, disks: Sequence[SectorBackend]) -> None:
         self._processor = processor
         self._ports = board.ports
         drives = numbered(disks)

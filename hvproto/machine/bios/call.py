@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvproto.processor.processor import Processor
+from hvproto.processor.cpu import Cpu
 from hvproto.processor.segments import SegmentRegister
 
 CARRY, ZERO = 0x0001, 0x0040
@@ -37,7 +37,7 @@ class Call:
     esp, ebp, esi, edi = (_Register(index, 32) for index in range(4, 8))
     bp, si, di = (_Register(index, 16) for index in range(5, 8))
 
-    def __init__(self, processor: Processor) -> None:
+    def __init__(self, processor: Cpu) -> None:
         self.processor = processor
         self._ram = processor.ram
 
@@ -78,4 +78,4 @@ class Call:
     def write_code(self, address: int, data: bytes) -> None:
         """Bytes that may be code: what the processor has translated of the old ones is forgotten."""
         self.write(address, data)
-        self.processor.engine.flush_code()
+        self.processor.forget_code()

@@ -13,7 +13,7 @@ from hvproto.machine.bios.rom import ROM_SEGMENT, rom
 from hvproto.machine.bios.serial import COM1
 from hvproto.machine.bios.time import ticks_since_midnight
 from hvproto.machine.ports import PortBus
-from hvproto.processor.processor import Processor
+from hvproto.processor.cpu import Cpu
 from hvproto.processor.segments import (
     ACCESSED,
     CODE,
@@ -100,7 +100,7 @@ def prepare_memory(call: Call, cmos: Cmos, drives: Mapping[int, Drive]) -> None:
 
 
 def enter_real_mode(
-    processor: Processor, segment: int, offset: int, *, stack: tuple[int, int] = (0, BOOT_ADDRESS), interrupts: bool
+    processor: Cpu, segment: int, offset: int, *, stack: tuple[int, int] = (0, BOOT_ADDRESS), interrupts: bool
 ) -> None:
     """Go on in real mode with all registers 0 but ``stack``, which is SS and SP, and the processor as after a reset."""
     processor.write_setting(Setting.CR0, processor.control(Setting.CR0) & ~(_CR0_PG | CR0_PE))
