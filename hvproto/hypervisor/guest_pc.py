@@ -98,3 +98,9 @@ class GuestPc:
         put_tables(self.ram)
         self.bios = Bios(cpu, self.board, self.disks)
         self.bios.start()
+
+    def reset(self) -> None:
+        """The guest has reset its machine: the firmware starts again."""
+        self.platform.reset()
+        if self.bios is not None:
+            self.bios.start()

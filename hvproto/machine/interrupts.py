@@ -68,6 +68,13 @@ class InterruptRouter:
 
         return set_level
 
+    def reset(self) -> None:
+        """The APICs as after power-up; the 8259s have no reset line, and wait to be initialized."""
+        self.lapic.reset()
+        self.ioapic.reset()
+        self.lapic.set_pin(0, self.pic.pending)
+        self._settle()
+
     def _passes_pic(self) -> bool:
         return not self.lapic.enabled or self.lapic.takes_ext_int or self.ioapic.ext_int
 

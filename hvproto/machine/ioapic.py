@@ -40,6 +40,12 @@ class IoApic:
         self._asserted = 0  # bit n is input n
         self._entries = [MASKED] * INPUTS
 
+    def reset(self) -> None:
+        """Back to the state after power-up: every entry masked. The lines stay as their devices hold them."""
+        self._selected = 0
+        self._entries = [MASKED] * INPUTS
+        self._on_ext_int()
+
     # -- lines and messages -----------------------------------------------------------------------------------------
 
     def line(self, number: int) -> IrqLine:

@@ -366,6 +366,7 @@ class Machine:
                     return 0
                 if self._resets and self.bios is not None:
                     self._resets = False
+                    self.platform.reset()
                     self.bios.start()
                     continue
                 if stop is Stop.HALT and not served and not self.wait_for_interrupt(end):

@@ -59,11 +59,18 @@ class Platform:
             board.ports.attach(device, device.ports)
         self.space = PhysicalSpace(engine, len(ram), after_access)
         self.space.attach(board.interrupts.lapic, board.interrupts.lapic.base)
+        self._interrupts = board.interrupts
         self._lapic = board.interrupts.lapic
         me = weakref.proxy(self)
         self._lapic.on_identity = lambda value: me.space.publish(me._lapic, Register.ID, value)
         self.space.publish(self._lapic, Register.ID, self._lapic.read_mmio(Register.ID, 4))
         self.space.attach(board.interrupts.ioapic, ioapic.DEFAULT_BASE, ioapic.SIZE)
+
+    def reset(self) -> None:
+        """What the machine's reset line does to the APICs; the firmware sees to the other devices."""
+        self._interrupts.reset()
+        self.space.detach(self._lapic)
+        self.space.attach(self._lapic, self._lapic.base)
 
 
 def put_tables(ram: PhysicalMemory) -> None:

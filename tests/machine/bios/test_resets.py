@@ -135,3 +135,38 @@ def test_the_tables_lie_in_memory_that_the_map_reserves() -> None:
     for address, size in (*tables, (0x9FC00, 1024), (0xFE000, 0x2000)):
         assert any(address in area and address + size - 1 in area for area in reserved), hex(address)
         assert any(machine.ram.view[address : address + size])
+
+
+def test_a_reset_takes_the_local_apic_back_to_where_the_8259s_reach_the_processor(engine: str) -> None:
+    enable = """
+    cli
+    lgdt [pointer]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov bx, 8
+    mov fs, bx                      ; all of 4 GiB from now on
+    and al, 0xfe
+    mov cr0, eax
+    mov edi, 0xfee000f0
+    mov dword ptr fs:[edi], 0x1ff   ; enabled, with LINT0 masked: no 8259 any more
+    mov eax, fs:[edi]
+    mov [0x6004], eax
+"""
+    again = """
+here: jmp here
+pointer: .word 15
+    .long gdt
+gdt: .quad 0, 0x00cf93000000ffff
+again:
+    sti
+    mov eax, [0x46c]
+.tick: cmp eax, [0x46c]
+    je .tick
+    mov eax, [0x6004]
+    KEEP results
+"""
+    machine = booted(engine, ONCE + enable + RESETS["0xcf9"] + again)
+    assert machine.run(LIMIT) == WELL
+    assert kept(machine)[0] == 0x1FF
+    assert not machine.board.interrupts.lapic.enabled
