@@ -1,5 +1,5 @@
 ; Four loops on a machine as kernels make it: two-level paging, and a timer that interrupts a thousand times a second.
-; EBP chooses the loop. Each loop gets by ECX how often, touches no kernel data, and ends at `done`.
+; EBP chooses the loop. Each loop gets by ECX how often it is to go round, and ends at `done`.
 .origin 0x100000
 .entry start
 TABLES = 0x400000               ; a directory, and behind it as many tables as cover 8 MiB
@@ -53,8 +53,8 @@ paged:  mov eax, tick
         out 0x40, al
         mov al, DIVISOR >> 8
         out 0x40, al
-        mov ebp, 0              ; LOOP, in what the tool makes of this
-        mov ecx, 1              ; TURNS
+        mov ebp, LOOP           ; the tool puts numbers here
+        mov ecx, TURNS
         sti
         jmp [loops + ebp * 4]
 done:   cli

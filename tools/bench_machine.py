@@ -84,8 +84,7 @@ def plain(image: Image, name: str, turns: int) -> float:
 
 def bare(engine: str | None, name: str, turns: int) -> tuple[float, int]:
     """Seconds that the same takes on a machine with paging and a timer, and how many interrupts it had."""
-    text = SOURCE.read_text("utf-8")
-    text = text.replace("mov ebp, 0 ", f"mov ebp, {list(LOOPS).index(name)} ").replace("mov ecx, 1 ", f"mov ecx, {turns} ")
+    text = SOURCE.read_text("utf-8").replace("LOOP", str(list(LOOPS).index(name))).replace("TURNS", str(turns))
     image = assemble_text(text, SOURCE.name)
     machine = Machine(RAM, engine=engine)
     machine.load(image)
@@ -113,10 +112,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", choices=("native", "portable"))
     options = parser.parse_args()
-    image = assemble_text(SOURCE.read_text("utf-8"), SOURCE.name)
+    image = assemble_text(SOURCE.read_text("utf-8").replace("LOOP", "0").replace("TURNS", "0"), SOURCE.name)
     ratios: dict[str, list[float]] = {name: [] for name in LOOPS}
     ticks: dict[str, int] = {}
-    costs, disk = [], []
+    disk = []
     for _ in range(options.rounds):
         for name, (turns, _) in LOOPS.items():
             alone = plain(image, name, turns)

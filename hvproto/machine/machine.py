@@ -70,8 +70,12 @@ class Machine:
         on_debug: Callable[[int], None] | None = None,
     ) -> None:
         self.ram = Ram(ram_size)
+        self.told_memory = ram_size
+        """Bytes of RAM that the kernel was told of when it was loaded."""
         self.processor = Processor(self.ram.view, engine)
         self.world = world
+        self.whose: Callable[[], World] = lambda: me.world
+        """Whose code the processor is at, for `where`: normally what `world` says."""
         self.images: dict[World, Image] = {}
         self.serial_output = bytearray()
         self.debug_output = bytearray()
@@ -220,17 +224,25 @@ class Machine:
         self.bios = Bios(self.processor, self.board, self.disks)
         self.bios.start()
 
-    def load(self, image: Image, options: BootOptions = BootOptions()) -> None:  # noqa: B008 - it can't change
+    def load(
+        self,
+        image: Image,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+        *,
+        told_memory: int | None = None,
+    ) -> None:
         """Load a kernel and set the processor to its first instruction. Raises ImageError.
 
-        ``options`` are the multiboot command line and modules.
+        ``options`` are the multiboot command line and modules; ``told_memory`` is how many bytes of RAM, from 0, the
+        multiboot information speaks of: all, if it isn't given.
         """
+        self.told_memory = self.ram.size if told_memory is None else min(told_memory, self.ram.size)
         view = self.ram.view
 
         def write(address: GPA, data: bytes) -> None:
             view[address : address + len(data)] = data
 
-        state = load_kernel(image, self.ram.size, write, options, len(self.disks))
+        state = load_kernel(image, self.told_memory, write, options, len(self.disks))
         self.images[self.world] = image
         self.exit_value = None
         processor = self.processor
@@ -249,8 +261,9 @@ class Machine:
     def where(self) -> Where:
         """Whose code the processor is at, and where."""
         eip = self.processor.eip
-        image = self.images.get(self.world)
-        return Where(self.world, eip, image.symbols.name_at(eip) if image else None)
+        world = self.whose()
+        image = self.images.get(world)
+        return Where(world, eip, image.symbols.name_at(eip) if image else None)
 
     def slice(self, limit: int = NEVER, *, deliver: bool = True) -> Stop:
         """Run to the next moment at which something outside the processor may have to happen.

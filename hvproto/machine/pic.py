@@ -18,6 +18,8 @@ IrqLine = Callable[[bool], None]
 
 CASCADE = 2
 _ALL = 0xFF
+_BY_PRIORITY = tuple(tuple((top + rank) % 8 for rank in range(8)) for top in range(8))
+"""The levels in order of priority, by which one has the highest."""
 
 
 class Pic8259:
@@ -62,6 +64,8 @@ class Pic8259:
         if not self.ready:
             return None
         asking = self.requests & ~self.mask
+        if not asking:
+            return None
         # In special mask mode, a level that is both in service and masked holds nobody back.
         blocking = self.in_service & (~self.mask if self._special_mask else _ALL)
         # In special fully nested mode, the slave may interrupt the service of its own, less urgent request.
@@ -86,8 +90,8 @@ class Pic8259:
             self._make_lowest(level)
         return level
 
-    def _by_priority(self) -> list[int]:
-        return [(self._top + rank) % 8 for rank in range(8)]
+    def _by_priority(self) -> tuple[int, ...]:
+        return _BY_PRIORITY[self._top]
 
     def _make_lowest(self, level: int) -> None:
         self._top = (level + 1) % 8

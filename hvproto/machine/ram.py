@@ -26,7 +26,8 @@ class Ram:
                 f"{SMALLEST_RAM // MIB} MiB and {LARGEST_RAM // MIB} MiB"
             )
         self.size = size
-        self._mapping = mmap.mmap(-1, size)
+        # Private, so that a forked process has a copy of its own.
+        self._mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._mapping)
 
 

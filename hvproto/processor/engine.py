@@ -22,6 +22,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from hvproto.errors import EngineError
 from hvproto.processor import mode_change
 from hvproto.processor.c_types import CALLBACKS, MMIO_READ, MMIO_WRITE, Mmr, Msr
+from hvproto.processor.deferred_stores import DeferredStores
 from hvproto.processor.segments import (
     PRESENT,
     TSS32_AVAILABLE,
@@ -164,7 +165,8 @@ class Engine(ABC):
         self._traps: dict[int, int] = {}
         self.flush_code_wanted = False
         self._callbacks: dict[int, Any] = {}
-        self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
+        self.deferred = DeferredStores(ram, ctypes.addressof(self._buffer))
+        self._store_hook = self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
         self.hook(
             uc_const.UC_HOOK_MEM_READ_UNMAPPED
             | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED
@@ -256,6 +258,19 @@ class Engine(ABC):
         self._cell.value = 0
         uclib.uc_reg_read(self._handle, register, self._cell_ref)
         return self._cell.value
+
+    def paging_words(self) -> tuple[int, int, int, int]:
+        """CR0, CR3, CR4 and EFER, which together make the paging mode."""
+        cr0, cr3, cr4 = (self.read_register(CONTROL_IDS[one]) for one in (Setting.CR0, Setting.CR3, Setting.CR4))
+        return cr0, cr3, cr4, self.read_msr(EFER_MSR)
+
+    def code_at(self, linear: int, size: int) -> bytes | None:
+        """The bytes of code that the engine has just fetched from a linear address, if it can tell at once."""
+        return None
+
+    def take_quickly(self, vector: int) -> bool:
+        """Deliver an external interrupt between two runs, if that is a simple case; False, and nothing done, if not."""
+        return False
 
     def write_register(self, register: int, value: int) -> None:
         self._cell.value = value
@@ -543,7 +558,7 @@ class Engine(ABC):
     def _on_protected_store(self, _access: int, physical: int, size: int, value: int) -> bool:
         # A store that crosses pages arrives once in full and then byte by byte; only the bytes know
         # where the second page lies.
-        if (physical & 0xFFF) + size <= 0x1000:
+        if (physical & 0xFFF) + size <= 0x1000 and not self.deferred.offer(physical, size, value):
             self.guarded(self.callbacks.protected_store, physical, size, value & ((1 << 8 * size) - 1))
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 _PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _GROUP_5 = 0xFF
@@ -26,6 +27,7 @@ _BY_OPCODE = {0x9A: FarKind.CALL, 0xEA: FarKind.JMP, 0xCA: FarKind.RET, 0xCB: Fa
 _BY_REG_FIELD = {3: FarKind.CALL_MEMORY, 5: FarKind.JMP_MEMORY}
 
 
+@lru_cache(maxsize=1024)
 def far_kind(code: bytes, *, wide: bool) -> FarKind | None:
     """What kind of far transfer an instruction is, by its bytes; ``wide``: in 64-bit code.
 

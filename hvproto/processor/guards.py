@@ -107,6 +107,8 @@ def _knows_descriptors(processor: Cpu) -> bool:
 
 
 def _write_control(processor: Cpu, number: int, value: int) -> None:
+    if number == 3 and not processor.control(Setting.CR4) & CR4_PAE:
+        return  # also of long mode, which needs it: the most frequent of all
     cr0, cr4 = processor.control(Setting.CR0), processor.control(Setting.CR4)
     efer = processor.control(Setting.EFER)
     if number == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import capstone
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hvproto.processor.cpu import Cpu
 
 STACK_FAULT, PROTECTION = 12, 13
+KNOWN = 1024
+"""So many instructions are kept decoded."""
 LINEAR_32, LINEAR_64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 _SEGMENTS = {getattr(cs, f"X86_REG_{register.name}"): register for register in SegmentRegister}
 _STACK_REGISTERS = frozenset(getattr(cs, f"X86_REG_{name}") for name in ("RSP", "RBP", "ESP", "EBP", "SP", "BP"))
@@ -29,16 +31,15 @@ _SSE_GROUPS = frozenset(
 class Instruction:
     """One decoded instruction of a processor that stands before it."""
 
-    def __init__(self, processor: Cpu, decoded: capstone.CsInsn) -> None:
+    def __init__(self, processor: Cpu, decoded: capstone.CsInsn, code: bytes = b"") -> None:
+        """``code`` are bytes that begin with the instruction's: whoever has them saves the decoder telling."""
         self._processor = processor
         self.decoded = decoded
         self.id: int = decoded.id
         self.size: int = decoded.size
-        self.operands: list[capstone.x86.X86Op] = list(decoded.operands)
-
-    @property
-    def code(self) -> bytes:
-        return bytes(self.decoded.bytes)
+        self.operands: list[capstone.x86.X86Op] = decoded.operands
+        """Not to be changed: others of the same bytes share them."""
+        self.code = code[: self.size] or bytes(decoded.bytes)
 
     def loads(self, register: int) -> bool:
         """Whether its first operand is this register, by Capstone's number."""
@@ -155,8 +156,17 @@ def instruction_at(processor: Cpu, eip: int | None = None) -> Instruction | None
     """The instruction at EIP, or at another offset into the code segment; None where there is none."""
     eip = processor.eip if eip is None else eip
     code = processor.peek_some(processor.wrapped(processor.code.base + eip), MAX_LENGTH)
-    decoded = next(decoder(processor.decoder_mode).disasm(code, eip, 1), None)
-    return None if decoded is None else Instruction(processor, decoded)
+    decoded = first_instruction(code, processor.decoder_mode)
+    return None if decoded is None else Instruction(processor, decoded, code)
+
+
+@lru_cache(maxsize=KNOWN)
+def first_instruction(code: bytes, mode: int) -> capstone.CsInsn | None:
+    """What these bytes begin with, as if they were at address 0; None where that is no instruction.
+
+    Decoding one takes 20 us, and a kernel meets the same few at each of its context switches.
+    """
+    return next(decoder(mode).disasm(code, 0, 1), None)
 
 
 @cache

@@ -7,12 +7,13 @@ three times as fast.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hvproto.addresses import PAGE_MASK, PAGE_SIZE, page_offset
+from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Delivered, Event
 from hvproto.processor.linear_memory import linear_mask
+from hvproto.processor.once import once
 from hvproto.processor.paging import Access, PagingMode
 from hvproto.processor.segments import Segment, TableRegister
 from hvproto.processor.settings import CR0_PE, EFER_LMA
@@ -29,59 +30,59 @@ class LiveTarget:
         self._processor = processor
         self._pages: dict[tuple[int, Access, bool], int] = {}
 
-    @cached_property
+    @once
     def protected(self) -> bool:
         return bool(self._mode.cr0 & CR0_PE)
 
-    @cached_property
+    @once
     def long_mode(self) -> bool:
         return bool(self._mode.efer & EFER_LMA)
 
-    @cached_property
+    @once
     def cpl(self) -> int:
         return self._processor.cpl
 
-    @cached_property
+    @once
     def eip(self) -> int:
         return self._processor.eip
 
-    @cached_property
+    @once
     def esp(self) -> int:
         return self._processor.esp
 
-    @cached_property
+    @once
     def eflags(self) -> int:
         return self._processor.eflags
 
-    @cached_property
+    @once
     def code(self) -> Segment:
         return self._processor.code
 
-    @cached_property
+    @once
     def stack(self) -> Segment:
         return self._processor.stack
 
-    @cached_property
+    @once
     def idtr(self) -> TableRegister:
         return self._processor.idtr
 
-    @cached_property
+    @once
     def gdtr(self) -> TableRegister:
         return self._processor.gdtr
 
-    @cached_property
+    @once
     def ldtr(self) -> Segment:
         return self._processor.ldtr
 
-    @cached_property
+    @once
     def tr(self) -> Segment:
         return self._processor.tr
 
-    @cached_property
+    @once
     def _mode(self) -> PagingMode:
         return self._processor.paging_mode
 
-    @cached_property
+    @once
     def _mask(self) -> int:
         return linear_mask(self._mode)
 
@@ -102,14 +103,21 @@ class LiveTarget:
     def read_bytes(self, linear: int, size: int) -> bytes:
         """Bytes of linear memory at supervisor level."""
         ram = self._processor.ram
-        if page_offset(linear) + size <= PAGE_SIZE:
-            at = self._place(linear, Access.READ)
-            return bytes(ram[at : at + size])
-        return bytes(ram[self._place(linear + i & self._mask, Access.READ)] for i in range(size))
+        try:
+            if page_offset(linear) + size <= PAGE_SIZE:
+                at = self._place(linear, Access.READ)
+                return bytes(ram[at : at + size])
+            return bytes(ram[self._place(linear + i & self._mask, Access.READ)] for i in range(size))
+        except UnmappedAccess:
+            return self._processor.read_bytes(linear, size)  # it may know who answers there
 
     def write(self, linear: int, size: int, value: int, *, user: bool = False) -> None:
-        places = [self._place(linear + i & self._mask, Access.WRITE, user=user) for i in (0, size - 1)]
         data = value.to_bytes(size, "little")
+        try:
+            places = [self._place(linear + i & self._mask, Access.WRITE, user=user) for i in (0, size - 1)]
+        except UnmappedAccess:
+            self._processor.write_bytes(linear, data, user=user)
+            return
         if places[1] == places[0] + size - 1:
             self._processor.ram[places[0] : places[0] + size] = data
             return

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import capstone
 from capstone import x86_const as cs
 
 from hvproto.processor.far_kinds import far_kind
-from hvproto.processor.instruction import decoder
+from hvproto.processor.instruction import KNOWN, decoder, first_instruction
 from hvproto.processor.opcodes import has_forbidden_lock, is_refused
 
 if TYPE_CHECKING:
@@ -84,17 +85,26 @@ class Lookout:
         return self.sees_returns or processor.cpl == 3
 
 
-def watched(processor: Processor, code: bytes, address: int, *, returns: bool, most: int = 0) -> list[int]:
-    """The addresses of the instructions in a block that are to be looked at; of the first ``most`` if that isn't 0."""
+def watched(processor: Processor, code: bytes, address: int, *, returns: bool) -> list[int]:
+    """The addresses of the instructions in a block that are to be looked at."""
     mode = processor.decoder_mode
     found, end = [], address
-    for instruction in decoder(mode).disasm(code, address, most):
+    for instruction in decoder(mode).disasm(code, address):
         end = instruction.address + instruction.size
         if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
             found.append(instruction.address)
     if is_refused(code[end - address :]):
         found.append(end)
     return found
+
+
+@lru_cache(maxsize=KNOWN)
+def begins_watched(code: bytes, mode: int) -> bool:
+    """Whether the first instruction of this code is one to be looked at, IRETs among them."""
+    decoded = first_instruction(code, mode)
+    if decoded is None:
+        return is_refused(code)
+    return decoded.id in IRETS or _is_watched(decoded, mode)
 
 
 def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:

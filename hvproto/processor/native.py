@@ -16,34 +16,44 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from hvproto.addresses import PAGE_SIZE
+from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import EngineError
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor import thunks
+from hvproto.processor.deferred_stores import DEFER_STORE
 from hvproto.processor.engine import (
+    CONTROL_IDS,
+    CR2_ID,
     DEBUG_IDS,
+    EFLAGS_ID,
+    EIP_ID,
+    GPR_IDS,
     VECTORS_WITH_ERROR_CODE,
     Callbacks,
     Engine,
     Outcome,
     PendingException,
 )
+from hvproto.processor.from_outside_thunk import FROM_OUTSIDE
 from hvproto.processor.opcodes import PREFIXES, UPDATES, UPDATES_0F
 from hvproto.processor.page_walk_thunk import PAGE_WALK
 from hvproto.processor.paging import A
 from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
-from hvproto.processor.settings import DR7_ENABLED
-from hvproto.processor.state import SUMMARY_FROM_EFLAGS, StateView
+from hvproto.processor.settings import DR7_ENABLED, Setting, SettingValue
+from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_FROM_EFLAGS, StateView
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+_FROM_OUTSIDE = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p)
 _WALK = struct.Struct("<QQI")
 """The beginning of a page walk's record: linear address, where it was called from, number of marks."""
-
-
-_NOWHERE = (1 << 64) - 1
+_ZERO = ctypes.c_uint64(0)
+_NOWHERE = _MASK = (1 << 64) - 1
+RING_3 = 3
+FIRST_EXTERNAL = 32
+"""Of the vectors that are no exceptions'."""
 
 
 class NativeEngine(Engine):
@@ -62,10 +72,28 @@ class NativeEngine(Engine):
         self._state = StateView(self._env, at.LAYOUT)
         self._halted = ctypes.c_uint32.from_address(self._cpu + at.CPU_HALTED)
         self._eip = ctypes.c_uint64.from_address(self._env + at.ENV_EIP)
+        self._code_and_stack = self._env + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
+        self._find_registers()
         self._make_control()
         self._quick: list[tuple[int, int, Any]] = []
+        self._protected: set[int] = set()
+        """Pages of RAM, by number, whose stores were ever trapped."""
         self._install_thunks()
         self.reset()
+
+    def _find_registers(self) -> None:
+        """Registers that are just a word of the state: read there in an eighth of the time that a call takes."""
+        word = ctypes.c_uint64.from_address
+        self._general = {name: word(self._env + at.ENV_REGS + 8 * index) for index, name in enumerate(GPR_IDS)}
+        places = (at.ENV_CR0, at.ENV_CR3, at.ENV_CR4, at.ENV_EFER)
+        self._paging = tuple(word(self._env + place) for place in places)
+        self._controls = dict(zip((Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER), self._paging, strict=True))
+        controls = {CONTROL_IDS[one]: place for one, place in self._controls.items() if one is not Setting.EFER}
+        self._registers = {**self._general, **controls, EIP_ID: self._eip, CR2_ID: word(self._env + at.ENV_CR2)}
+        self._tlbs = [
+            (word(self._env + at.ENV_TLB_MASKS + shift), word(self._env + at.ENV_TLB_TABLES + shift))
+            for shift in (at.SUPERVISOR_WALK << at.TLB_DESCRIPTION_SHIFT, at.USER_WALK << at.TLB_DESCRIPTION_SHIFT)
+        ]
 
     def _make_control(self) -> None:
         self._control = (ctypes.c_char * block.CTL_SIZE)()
@@ -73,7 +101,7 @@ class NativeEngine(Engine):
         struct.pack_into("<QQ", self._control, 0, self._cpu, self._env)
         struct.pack_into("<Q", self._control, block.CTL_UC, self._handle.value)
         struct.pack_into("<QQ", self._control, block.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
-        self._code_pages = (ctypes.c_char * -(-len(self._buffer) // PAGE_SIZE))()
+        self._code_pages = (ctypes.c_uint8 * -(-len(self._buffer) // PAGE_SIZE))()
         struct.pack_into("<Q", self._control, block.CTL_CODE_PAGES, ctypes.addressof(self._code_pages))
         struct.pack_into("<Q", self._control, block.CTL_WALK, control + block.CTL_WALKS)
         sets = b"".join(map(block.bits, (PREFIXES, UPDATES, UPDATES_0F)))
@@ -140,8 +168,25 @@ class NativeEngine(Engine):
             if status:
                 raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
             self._hook_handles.append(handle)
+        # self._install_deferral()
+        self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
         walk = self._code.add(PAGE_WALK, names)
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
+
+    def _install_deferral(self) -> None:
+        """Put machine code before the hook on stores to protected pages."""
+        # Kept by itself: another hook may get the number of one that is deleted.
+        self._otherwise = self._callbacks.pop(self._store_hook)
+        self.deferred.ask_otherwise(ctypes.cast(self._otherwise, ctypes.c_void_p).value or 0)
+        uclib.uc_hook_del(self._handle, ctypes.c_size_t(self._store_hook))
+        handle = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self._handle, ctypes.byref(handle), uc_const.UC_HOOK_MEM_WRITE_PROT,
+            ctypes.c_void_p(self._code.add(DEFER_STORE, {})), self.deferred.block,
+            ctypes.c_uint64(1), ctypes.c_uint64(0),
+        )  # fmt: skip
+        if status:
+            raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
 
     def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
         data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)
@@ -153,10 +198,76 @@ class NativeEngine(Engine):
             offset = -1 if physical is None else physical - start
             data[0], data[1] = offset if 0 <= offset < size else _NOWHERE, value
 
+    def flush_code(self) -> None:
+        """... and where it was; through the TLB, code could be fetched without the page walk that notes where it is."""
+        super().flush_code()
+        ctypes.memset(self._code_pages, 0, len(self._code_pages))
+        for page in self._protected:
+            self._code_pages[page] = 1
+        self.flush_tlb()
+
+    def protect(self, physical: int, size: int, *, on: bool) -> None:
+        """... whose stores never go past the engine: it looks at the protection only where it looks for code."""
+        if on:
+            pages = range(physical // PAGE_SIZE, (physical + size) // PAGE_SIZE)
+            self._protected.update(pages)
+            for page in pages:
+                self._code_pages[page] = 1
+        super().protect(physical, size, on=on)
+
+    def code_at(self, linear: int, size: int) -> bytes | None:
+        mask, table = self._tlbs[self._state.cpl == RING_3]
+        entry = table.value + (linear >> at.TLB_INDEX_SHIFT & mask.value)
+        if ctypes.c_uint64.from_address(entry + at.TLB_CODE).value != linear & -PAGE_SIZE:
+            return None
+        if page_offset(linear) + size > PAGE_SIZE:
+            return None
+        return ctypes.string_at(linear + ctypes.c_uint64.from_address(entry + at.TLB_ADDEND).value & _MASK, size)
+
+    def take_quickly(self, vector: int) -> bool:
+        if vector < FIRST_EXTERNAL or self._state.shadow:
+            return False
+        self._vector.value, self._length.value = vector, 0
+        return bool(self._deliver_external(self._control))
+
     # -- state -------------------------------------------------------------------------------
+
+    def read_register(self, register: int) -> int:
+        place = self._registers.get(register)
+        return super().read_register(register) if place is None else place.value
+
+    def write_register(self, register: int, value: int) -> None:
+        place = self._general.get(register)
+        if place is None:
+            super().write_register(register, value)
+        else:
+            place.value = value
+
+    def read_setting(self, setting: Setting) -> SettingValue:
+        place = self._controls.get(setting)
+        return super().read_setting(setting) if place is None else place.value
+
+    def paging_words(self) -> tuple[int, int, int, int]:
+        cr0, cr3, cr4, efer = self._paging
+        return cr0.value, cr3.value, cr4.value, efer.value
 
     def state(self) -> StateView:
         return self._state
+
+    def ring_3_segments(self) -> bytes:
+        """CS and SS, hidden parts and all, as they are now."""
+        return ctypes.string_at(self._code_and_stack, 2 * SEGMENT_CACHE.size)
+
+    def back_to_ring_3(self, segments: bytes, eip: int, esp: int, eflags: int) -> None:
+        """Undo the way into a handler at ring 0: all else is as it was."""
+        ctypes.memmove(self._code_and_stack, segments, 2 * SEGMENT_CACHE.size)
+        self._eip.value = eip
+        self._general[GPR_IDS[4]].value = esp
+        self.set_flags(eflags)
+        self.summarize()
+
+    def set_flags(self, eflags: int) -> None:
+        super().write_register(EFLAGS_ID, eflags)
 
     def write_segments(self, segments: dict[SegmentRegister, Segment]) -> None:
         for register, segment in segments.items():
@@ -210,10 +321,9 @@ class NativeEngine(Engine):
         self._left.value = 0
         self._resuming.value = 0
         self.system_call = None
-        self.forget_exception()
+        self._state.old_exception.value = -1
         self.failure = None
-        status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value), ctypes.c_uint64(0),
-                                    ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
+        status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value), _ZERO, _ZERO, _ZERO)
         self.raise_failure()
         if status:
             raise unicorn.UcError(status)

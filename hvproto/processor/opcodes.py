@@ -77,7 +77,7 @@ def has_forbidden_lock(code: bytes, *, wide: bool) -> bool:
     >>> has_forbidden_lock(bytes.fromhex("f09c"), wide=False), has_forbidden_lock(bytes.fromhex("9c"), wide=False)
     (True, False)
     """
-    return 0xF0 in code[: _prefix_count(code)] and not lock_is_allowed(code, wide=wide)
+    return 0xF0 in code and 0xF0 in code[: _prefix_count(code)] and not lock_is_allowed(code, wide=wide)
 
 
 def int1_length(code: bytes) -> int | None:

@@ -17,7 +17,7 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from hvproto.processor.settings import EFLAGS_DF
+from hvproto.processor.settings import EFER_MSR, EFLAGS_DF
 from hvproto.processor.state import StateLayout
 
 VERSION = "2.1.4"
@@ -61,14 +61,15 @@ ENV_CR0 = 0x1A8
 ENV_CR2 = 0x1B8
 ENV_CR3 = 0x1C0
 ENV_CR4 = 0x1C8
+ENV_EFER = 592
 ENV_ERROR_CODE = 0x1508
 ENV_DR7 = 5400 + 7 * 8
 ENV_IS_SOFTWARE = 0x150C
 ENV_OLD_EXCEPTION = 0x1578
 ENV_END_RESET = 0x15C0
 CONTEXT_HEADER = 0x28
-SUPERVISOR_WALK = 2
-"""The engine's index of supervisor accesses that SMAP doesn't restrict."""
+SUPERVISOR_WALK, USER_WALK = 2, 1
+"""The engine's index of supervisor accesses that SMAP doesn't restrict, and of a program's."""
 
 SUMMARY_SMAP = 1 << 23
 
@@ -77,8 +78,8 @@ ENV_TLB_RAM = -0x50
 """A table of 16 bytes an entry that begin with what makes of a linear address a place in its numbering of RAM."""
 ENV_TLB_MASKS, ENV_TLB_TABLES, TLB_DESCRIPTION_SHIFT = -0x40, -0x38, 4
 """The first TLB's, and how far they are from the next one's."""
-ENV_TLB_MASK = -0x20
-ENV_TLB_TABLE = -0x18
+ENV_TLB_MASK = ENV_TLB_MASKS + (SUPERVISOR_WALK << TLB_DESCRIPTION_SHIFT)
+ENV_TLB_TABLE = ENV_TLB_TABLES + (SUPERVISOR_WALK << TLB_DESCRIPTION_SHIFT)
 TLB_ENTRY_SHIFT = 6
 TLB_INDEX_SHIFT = 12 - TLB_ENTRY_SHIFT
 TLB_READ = 0x00
@@ -124,7 +125,9 @@ def self_check() -> str | None:
         return f"it is written for Unicorn {VERSION}, this is {unicorn.__version__}"
     try:
         walk = address_of("x86_cpu_tlb_fill_x86_64")
-        for name in ("x86_cpu_do_interrupt", "tb_invalidate_phys_page_fast", "helper_cc_compute_all"):
+        for name in (
+            "x86_cpu_do_interrupt", "tb_invalidate_phys_page_fast", "tlb_reset_dirty", "helper_cc_compute_all"
+        ):  # fmt: skip
             address_of(f"{name}_x86_64")
     except AttributeError:
         return "this build of Unicorn does not export its interrupt delivery"
@@ -145,7 +148,14 @@ def self_check() -> str | None:
         return "a magic value written to RIP isn't where it should be"
     if ctypes.c_uint64.from_address(cpu + CPU_TLB_FILL[0]).value != walk:
         return "the engine's page walk isn't where it should be"
-    return _check_fast_delivery(uc, host)
+    names = (x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR4)
+    efer = uc.msr_read(EFER_MSR)  # long mode's, from the constructor
+    if [ctypes.c_uint64.from_address(env + place).value for place in (ENV_CR0, ENV_CR4, ENV_EFER)] != [
+        *(uc.reg_read(name) for name in names),
+        efer,
+    ] or not efer:
+        return "the control registers aren't where they should be"
+    return _check_tlb(uc, host)
 
 
 _PAGE = 0x1000
@@ -153,8 +163,11 @@ _PROBE = b"\x8a\x06\x88\x06\xfd\x38\xe0\xf4"
 """mov al, [rsi]; mov [rsi], al; std; cmp al, ah; hlt"""
 
 
-def _check_fast_delivery(uc: Any, host: int) -> str | None:
-    """Whether what the fast delivery needs is where it should be: the TLB, and the parts of the flags register."""
+def _check_tlb(uc: Any, host: int) -> str | None:
+    """Whether what the fast delivery and the fast stores need is where it should be: the TLB, and the parts of EFLAGS.
+
+    The probe's code is on the first page and its data on the second.
+    """
     data = 2 * _PAGE
     uc.mem_write(_PAGE, _PROBE)
     uc.reg_write(x86_const.UC_X86_REG_RSI, data)
@@ -165,8 +178,9 @@ def _check_fast_delivery(uc: Any, host: int) -> str | None:
     index = data >> TLB_INDEX_SHIFT & read(env + ENV_TLB_MASK).value
     entry = read(env + ENV_TLB_TABLE).value + index
     in_ram = read(env + ENV_TLB_RAM).value + (index >> TLB_ENTRY_SHIFT - 4)
-    found = [read(entry + field).value for field in (TLB_READ, TLB_WRITE, TLB_ADDEND)] + [read(in_ram).value]
-    if found != [data, data | TLB_NOTDIRTY, host - _PAGE, -_PAGE & (1 << 64) - 1]:
+    fields = (TLB_READ, TLB_WRITE, TLB_CODE, TLB_PHYSICAL, TLB_ADDEND)
+    found = [read(entry + field).value for field in fields] + [read(in_ram).value]
+    if found != [data, data | TLB_NOTDIRTY, data, data, host - _PAGE, -_PAGE & (1 << 64) - 1]:
         return "the engine's TLB isn't what it should be"
     operands = [read(env + field) for field in (ENV_CC_DST, ENV_CC_SRC, ENV_CC_SRC2)]
     operation = ctypes.c_int.from_address(env + ENV_CC_OP)

@@ -32,8 +32,8 @@ from hvproto.processor.exceptions import (
     Raised,
 )
 from hvproto.processor.explain import explained, is_premature
-from hvproto.processor.instruction import instruction_at
-from hvproto.processor.lookout import Lookout, watched
+from hvproto.processor.instruction import Instruction, first_instruction, instruction_at
+from hvproto.processor.lookout import Lookout, begins_watched
 from hvproto.processor.model import Model
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.opcodes import MAX_LENGTH
@@ -108,6 +108,9 @@ class Processor(RegisterFile):
         """(physical address, size): called after a store to a protected page, inside the run."""
         self.is_trap: Callable[[int], bool] = lambda _address: True
         """Whether a planted instruction at this address is to stop the processor now."""
+        self.on_new_block: Callable[[int, int], bool] | None = None
+        """(linear address, bytes) of a basic block that has been translated; True: it has to be once more, with what
+        was planted in it. Called inside the run."""
         self.on_system_call: Callable[[SystemCall], bool] | None = None
         """Asked before a SYSCALL or SYSENTER, between two runs of the engine: True stops the processor before it."""
         self.on_breath: Callable[[], None] = lambda: None
@@ -135,17 +138,18 @@ class Processor(RegisterFile):
 
     # -- delivery ----------------------------------------------------------------------------
 
-    def interrupt(self, vector: int) -> Delivered:
+    def interrupt(self, vector: int) -> None:
         """Deliver an external interrupt through the current IDT now. Raises `Shutdown`."""
-        return take_interrupt(self, vector)
+        if not self.engine.take_quickly(vector):
+            take_interrupt(self, vector)
 
-    def nmi(self) -> Delivered:
+    def nmi(self) -> None:
         """Deliver a non-maskable interrupt now; others are blocked until the next IRET (SDM vol. 3, 6.7.1).
 
         Raises `Shutdown`. It is the caller's to see that `nmi_blocked` isn't set.
         """
         self.engine.block_nmi()
-        return self.interrupt(NMI_VECTOR)
+        self.interrupt(NMI_VECTOR)
 
     def raise_exception(self, vector: int, error_code: int | None = None) -> Delivered:
         """Deliver a fault of the instruction at EIP through the current IDT. Raises `Shutdown`."""
@@ -342,18 +346,24 @@ class Processor(RegisterFile):
             self.ports.write(port, size, value & ((1 << 8 * size) - 1))
 
     def new_block(self, address: int, size: int) -> bool:
-        return self._lookout.look(self, address, size)
+        # Who plants a trap must come first: of two hooks on an instruction the older one decides.
+        stale = self.on_new_block is not None and self.on_new_block(address, size)
+        if stale:
+            self._lookout.stale.append((address, size))
+        return self._lookout.look(self, address, size) or stale
 
     def watched(self, address: int) -> bool:
-        code = self.peek_some(address, MAX_LENGTH)
-        if address not in watched(self, code, address, returns=True, most=1):
+        code = self.engine.code_at(address, MAX_LENGTH) or self.peek_some(address, MAX_LENGTH)
+        mode = self.decoder_mode
+        if not begins_watched(code, mode):
             self._lookout.forget(self, address)
             self._intervention = _nothing
             return True
-        instruction = instruction_at(self)
+        decoded = first_instruction(code, mode)
         try:
-            if instruction is None:
+            if decoded is None:
                 raise Raised(INVALID_OPCODE)
+            instruction = Instruction(self, decoded, code)
             guards.check(self, instruction)
         except Raised as fault:
             self._intervention = partial(_raise, fault)

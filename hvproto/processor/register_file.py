@@ -15,6 +15,7 @@ from hvproto.processor.engine import (
     WIDE_GPR_NAMES,
     Engine,
 )
+from hvproto.processor.paging import PagingMode
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import Setting, SettingValue
 from hvproto.processor.state import SUMMARY_CODE_32, SUMMARY_CODE_64, SUMMARY_LONG
@@ -32,6 +33,10 @@ class RegisterFile(Cpu):
     def long_mode(self) -> bool:
         """EFER.LMA: 64-bit code or compatibility mode."""
         return bool(self.engine.state().summary.value & SUMMARY_LONG)
+
+    @property
+    def paging_mode(self) -> PagingMode:
+        return PagingMode(*self.engine.paging_words())
 
     @property
     def code64(self) -> bool:

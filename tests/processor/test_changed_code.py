@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from hvproto.processor import private_layout
 from hvproto.processor.settings import CR0_ET, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, Setting
-from tests.support.bench import DATA, Bench
+from tests.support.bench import DATA, ORIGIN, Bench
 
 DIRECTORY, TABLE = 0x40000, 0x41000
 SECOND = 0x80_0000
@@ -139,3 +140,30 @@ def test_a_view_that_nothing_is_fetched_from(engine: str) -> None:
     assert (cpu.gpr(2) & 0xFF, cpu.gpr(2) >> 8 & 0xFF) == (1, 2)
     assert (cpu.gpr(1) >> 8 & 0xFF, cpu.gpr(1) & 0xFF) == (3, 4)
     assert cpu.gpr(0) & 0xFF == 5
+
+
+def test_code_after_a_flush_is_watched_again() -> None:
+    """A flush of all translations takes all marks of pages with code away: stores to such a page are seen nevertheless."""
+    if private_layout.self_check() is not None:
+        pytest.skip("no native engine here")
+    bench = Bench("native")
+    two_views(bench)
+    marks = bench.cpu.engine._code_pages  # type: ignore[attr-defined]
+    text = f"""
+        mov eax, {DATA}
+        call eax
+        mov edx, ebx
+        inc byte ptr [{SECOND + DATA} + 1]
+        mov eax, {DATA}
+        call eax
+        hlt
+    """
+    bench.view[DATA : DATA + 3] = b"\xb3\x05\xc3"  # mov bl, 5; ret
+    bench.go(text, ebx=0)
+    assert (bench.cpu.gpr(2), bench.cpu.gpr(3)) == (5, 6)
+    assert bytes(marks)[DATA >> 12] == bytes(marks)[ORIGIN >> 12] == 1
+    bench.cpu.engine.flush_code()
+    assert not any(bytes(marks))
+    bench.go_again(ebx=0)
+    assert (bench.cpu.gpr(2), bench.cpu.gpr(3)) == (6, 7)
+    assert bytes(marks)[DATA >> 12] == 1

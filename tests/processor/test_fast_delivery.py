@@ -92,10 +92,10 @@ def _both(prepare: Callable[[Bench], None], text: str, level: int, **registers: 
         engine = _engine(bench)
         engine.only_slow.value = only_slow
         seen = []
-        for _ in range(3):  # the TLB is filled by the first
+        for turn in range(3):  # the TLB is filled by the first
             before = engine.fast_count.value
             try:
-                outcome = repr(bench.go(text, level, **registers))
+                outcome = repr(bench.go_again(level, **registers) if turn else bench.go(text, level, **registers))
             except Shutdown as shutdown:
                 outcome = repr(shutdown)
             seen.append(_state(bench) | {"outcome": outcome})
@@ -225,8 +225,9 @@ def test_a_stack_at_the_beginning_of_memory() -> None:
 def test_a_descriptor_is_marked_before_the_fast_path_takes_it(selector: int) -> None:
     bench = Bench("native")
     _clear(selector, ACCESSED)(bench)
-    for _ in range(3):
-        bench.provoke("int 0x30", 3)
+    bench.provoke("int 0x30", 3)
+    for _ in range(2):
+        bench.go_again(3)
     assert bench.view[GDT + selector + 5] & 1
     assert _engine(bench).fast_count.value
 
@@ -237,8 +238,11 @@ def test_changed_tables_are_seen() -> None:
     for number in range(4):
         bench.gate(0x30, target=STUBS + 16 * number)
         bench.store(TSS + 4, KERNEL_STACK - 64 * number)
-        arrived = bench.provoke("int 0x30", 3)
-        assert arrived.vector == number
+        if number:
+            bench.go_again(3)
+        else:
+            bench.go("int 0x30", 3)
+        assert bench.arrival().vector == number
         assert bench.cpu.esp == KERNEL_STACK - 64 * number - 20
     assert _engine(bench).fast_count.value == 3
 
@@ -293,11 +297,12 @@ def test_a_frame_over_translated_code_discards_the_translation(word: int, shift:
 def test_the_switch_and_the_count() -> None:
     bench = Bench("native")
     engine = _engine(bench)
-    for _ in range(3):
-        bench.provoke("int 0x30", 3)
+    bench.provoke("int 0x30", 3)
+    for _ in range(2):
+        bench.go_again(3)
     assert engine.fast_count.value == 2
     engine.only_slow.value = 1
-    bench.provoke("int 0x30", 3)
+    bench.go_again(3)
     assert engine.fast_count.value == 2
     assert bench.cpu.control(Setting.CR0) & CR0_PE
     assert not bench.cpu.control(Setting.CR4) & CR4_PAE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.instruction import Instruction, instruction_at
-from hvproto.processor.segments import SegmentRegister
+from hvproto.processor.segments import DEFAULT_BIG, SegmentRegister
 from tests.support import long_mode as wide
-from tests.support.bench import CODE3, DATA, DATA0, DATA3, ORIGIN, SEGMENTS, Bench
+from tests.support.bench import CODE0, CODE3, DATA, DATA0, DATA3, ORIGIN, SEGMENTS, Bench
 from tests.support.page_tables import LOW_TABLE, P, U, identity
 
 VALUE = 0x1122_3344_5566_7788
@@ -138,3 +140,46 @@ def test_registers_have_names_of_all_sizes(engine: str) -> None:
     for name in ("r16", "r7d", "xmm0", "eip", ""):
         with pytest.raises(ValueError, match="no general register"):
             cpu.register(name)
+
+
+def test_the_same_bytes_are_another_instruction_in_another_mode(engine: str) -> None:
+    """What has been decoded once is kept, by its bytes and by the mode; not by its address."""
+    bench = Bench(engine)
+    narrow = replace(SEGMENTS[CODE0], attributes=SEGMENTS[CODE0].attributes & ~DEFAULT_BIG)
+    for _ in range(2):
+        for code, size in ((SEGMENTS[CODE0], 5), (narrow, 3)):
+            bench.code(".byte 0xb8, 0x34, 0x12, 0, 0\nhlt")  # mov eax, 0x1234 or mov ax, 0x1234
+            bench.cpu.set_segments({SegmentRegister.CS: code})
+            instruction = instruction_at(bench.cpu)
+            assert instruction is not None
+            assert (instruction.size, instruction.code) == (size, b"\xb8\x34\x12\0\0"[:size])
+            bench.view[ORIGIN] = 0xBB
+            other = instruction_at(bench.cpu)
+            assert other is not None
+            assert [other.name_of(one.operands[0].reg)[-2:] for one in (instruction, other)] == ["ax", "bx"]
+
+
+def test_a_watched_instruction_is_looked_at_each_time(engine: str) -> None:
+    """The same bytes at one address: a selector that may be loaded, one that may not, and another instruction there."""
+    bench = Bench(engine)
+    bench.go(f"""
+        mov eax, {DATA0}
+        mov ecx, 3
+    again:
+        mov ss, ax
+        dec ecx
+        jnz again
+        mov byte ptr [there + 1], 0xd8      ; mov ds, ax
+        mov eax, {DATA3}
+        call there
+        mov byte ptr [there + 1], 0xd0      ; mov ss, ax: not with this RPL
+        mov ebx, 1
+        call there
+        hlt
+    there:
+        mov ss, ax
+        ret
+    """)
+    arrived = bench.arrival()
+    assert (arrived.vector, arrived.frame[:2]) == (13, (DATA3 & ~3, bench.symbol("there")))
+    assert bench.cpu.gpr(3) == 1 and bench.cpu.gpr(1) == 0

@@ -1,0 +1,76 @@
+"""A guest without a host kernel around it, in either plan: what a host would do between two stays is done here."""
+
+from __future__ import annotations
+
+import time
+
+from hvproto.addresses import HPA, PAGE_SIZE
+from hvproto.errors import World
+from hvproto.events import EventBus
+from hvproto.hypervisor.coupling import Coupling
+from hvproto.hypervisor.direct import DirectGuest
+from hvproto.hypervisor.guest import Guest, Leave
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.host_functions import ReadBlock, Write
+from hvproto.hypervisor.mirrored import MirroredGuest
+from hvproto.hypervisor.save_area import SaveArea
+from hvproto.images.image import Image
+from hvproto.machine.machine import Machine
+from hvproto.processor.settings import Setting
+
+POOL = 2048
+"""Pages for mirrors."""
+FOREVER = 1 << 60
+
+
+class Rig:
+    """One guest with ``memory`` bytes from GPA 0 on, and the time that its runs took."""
+
+    def __init__(self, image: Image, memory: int, *, direct: bool = False, bus: EventBus | None = None) -> None:
+        pages = memory // PAGE_SIZE
+        self.bus = bus or EventBus()
+        self.machine = Machine(memory + POOL * PAGE_SIZE, world=World.HOST)
+        processor, view = self.machine.processor, self.machine.ram.view
+        frames = [HPA(number * PAGE_SIZE) for number in range(pages + POOL)]
+        self.memory = GuestMemory(view, frames[:pages])
+        pristine = processor.save_context()
+        self.guest: Guest
+        if direct:
+            power_on = {setting: processor.read_setting(setting) for setting in Setting}
+            self.guest = DirectGuest(
+                0, self.machine, self.memory, frames[pages], 0, self.bus, power_on, pristine, image
+            )  # fmt: skip
+        else:
+            self.guest = MirroredGuest(0, self.machine, self.memory, frames[pages:], 0, self.bus, pristine, image)
+        self.coupling = Coupling(processor, SaveArea(view, self.guest.save_area), self.bus)
+        self.output = bytearray()
+
+    def run(self) -> float:
+        """Run the guest to its end; seconds. Raises RunError for a guest that ends badly."""
+        guest = self.guest
+        start = time.perf_counter()
+        while True:
+            leave = self._stay()
+            if leave is Leave.HALTED:
+                return time.perf_counter() - start
+            if leave is Leave.FAILED:
+                assert guest.error is not None
+                raise guest.error
+            if leave is Leave.FUNCTION:
+                match guest.functions.take():
+                    case Write(_, data):
+                        self.output += data
+                    case ReadBlock(_, done):
+                        done(None)
+
+    def _stay(self) -> Leave:
+        guest, processor = self.guest, self.machine.processor
+        host = processor.save_context()
+        self.coupling.decouple(guest.replacements(), exchange=guest.enter)
+        if not guest.started:
+            guest.first_entry()
+            guest.started = True
+        try:
+            return guest.run(FOREVER)
+        finally:
+            self.coupling.recouple("bench", exchange=lambda: (guest.leave(), processor.restore_user_state(host))[0])

@@ -1,0 +1,73 @@
+"""Rows of code that runs without being stopped: a mirrored guest against plain Unicorn and against QEMU."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bench import kernel, yardsticks
+from bench.measure import Row, Sizes
+from bench.rig import Rig
+from hvproto import bundled
+from hvproto.images.image import Image
+from hvproto.images.load import load_image
+from hvproto.machine.machine import Machine
+
+NO_QEMU = "" if yardsticks.QEMU else "qemu-system-i386 isn't installed"
+SHORT = 4
+"""Quick runs do so many times less."""
+
+
+def _load(name: str, sizes: Sizes) -> tuple[str, int]:
+    code, count = kernel.LOADS[name]
+    return code, sizes.of(count, max(count // SHORT, 1))
+
+
+def mirrored(name: str, sizes: Sizes) -> float:
+    code, count = _load(name, sizes)
+    return Rig(kernel.counted(code, count), kernel.MEMORY).run()
+
+
+def raw(name: str, sizes: Sizes) -> float:
+    return yardsticks.raw(*_load(name, sizes))
+
+
+def qemu(name: str, sizes: Sizes) -> float:
+    """A run less one that does next to nothing: what is left is the load's."""
+    code, count = _load(name, sizes)
+    start = yardsticks.in_qemu(kernel.counted(code, 1))
+    return max(yardsticks.in_qemu(kernel.counted(code, count)) - start, 1e-4)
+
+
+def _story() -> Image:
+    return load_image(str(bundled.find("guest").path))
+
+
+def whole_bare(_sizes: Sizes) -> float:
+    from bench.measure import seconds
+
+    machine = Machine(kernel.MEMORY, bytes(64 * 512))
+    machine.load(_story())
+    return seconds(lambda: machine.run(1 << 60))
+
+
+def whole_mirrored(_sizes: Sizes) -> float:
+    return Rig(_story(), kernel.MEMORY).run()
+
+
+def rows() -> list[Row]:
+    found = [
+        Row("alu", "mirrored guest, ALU loop", "x raw", 0.95, partial(mirrored, "ALU loop"), partial(raw, "ALU loop"),
+            at_least=True),
+    ]  # fmt: skip
+    for name in ("memcpy", "calls", "sieve"):
+        found.append(
+            Row(name, f"mirrored guest, {name}", "x raw", 4, partial(mirrored, name), partial(raw, name), at_least=True)
+        )
+        found.append(
+            Row(f"{name}-qemu", f"mirrored guest, {name}", "x QEMU's time", 3.2, partial(mirrored, name),
+                partial(qemu, name), missing=NO_QEMU)
+        )  # fmt: skip
+    found.append(
+        Row("whole", "the bundled guest's whole story, hosted", "x bare", 2.5, whole_mirrored, whole_bare)
+    )
+    return found
