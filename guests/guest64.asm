@@ -1,4 +1,4 @@
-; guest.asm's counterpart of 64 bits: the same story in long mode, and a mapping greed that reaches both halves of it
+; the whole story in long mode: guest.asm's counterpart of 64 bits, greedy for both halves of the address space
 ;
 ; An ordinary kernel again, made for no hypervisor. A multiboot loader leaves it in 32-bit protected mode; it builds
 ; four levels of page tables and turns long mode on by itself. Alone (`hvproto boot guest64`) and as a guest (`hvproto
@@ -9,7 +9,7 @@
 ;   0x100000  this image: what is executed comes first (read-only), then what is written (never executed)
 ;   0x400000  pages given out on demand
 ;   0x600000  the 2 MiB page whose accessed and dirty bits are looked at, with its 4 KiB neighbour
-;   0x800000  2 MiB that the greedy part maps to the ends of both halves
+;   0x800000  2 MiB and 4 pages more that the greedy part maps to the ends of both halves
 ; Its addresses: all of that one to one, and once more from HIGH on, where its handlers run; 0x40000000-0x401fffff on
 ; demand; and whatever there is when it gets greedy.
 ;
@@ -61,7 +61,8 @@ main:
     call rax
     call stop_timer
 
-    ; 6. The ends of both halves of the address space, and all of the upper one; then everything back.
+    ; 6. The end of the first 4 GiB, those of both halves of the address space, and all of the upper half; then
+    ; everything back.
     call greedy
     call compare_slots
     call give_back

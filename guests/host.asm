@@ -1,12 +1,13 @@
 ; The bundled host: a small 32-bit operating system kernel with two programs.
 ;
 ; It is the "host operating system" of Figure 1. It knows nothing of virtual machines: it has a timer, a scheduler,
-; six system calls, and drivers for a serial port, a disk and a debug console. One of its two programs is the
-; emulation program, and one of the six calls, enter_guest, is the driver by which that program asks whoever stands
+; ten system calls, and drivers for a serial port, a disk and a debug console. One of its two programs is the
+; emulation program, and one of the ten calls, enter_guest, is the driver by which that program asks whoever stands
 ; behind port 0x4856 to run a guest. With nobody there the kernel runs all the same, says so, and ends.
 ;
 ; Reading order: this file (start and end), then host/paging.asm, host/traps.asm, host/sched.asm,
-; host/syscalls.asm (the door is there), host/drivers.asm, and host/programs.asm (what runs in ring 3).
+; host/syscalls.asm (the door is there), host/drivers.asm, host/programs.asm (what runs in ring 3); then, for a guest
+; that lives inside of the emulation program (Figure 1), host/signals.asm and host/mapping.asm.
 ;
 ; Physical memory, 64 MiB                             Virtual memory
 ;   0x00000000  guest RAM, 16 MiB                       0x00000000  nothing: a null pointer faults
@@ -24,10 +25,12 @@
 
 GUEST_MEMORY  = 0x40000000              ; where the emulation program sees the guest's RAM ...
 GUEST_SIZE    = 0x01000000
+GUEST_PHYSICAL = 0                      ; the machine's first memory
 POOL_MEMORY   = 0x50000000              ; ... and the pages it lends to its hypervisor
 POOL_SIZE     = 0x01000000
 POOL_PHYSICAL = 0x01000000
 HOST_MEMORY   = 0x02000000
+HOST_END      = 0x04000000              ; of RAM, and of the addresses that the kernel keeps for itself
 FIRST_FRAME   = 0x02400000
 INFO_PAGE     = 0x08048000
 HEAP          = 0x0bf00000
@@ -61,6 +64,9 @@ host_start:
     mov fs, ax
     mov gs, ax
     mov ss, ax
+    mov eax, cr4
+    or eax, 0x200                       ; OSFXSR: programs may use SSE, and FXSAVE keeps it
+    mov cr4, eax
     call build_directories
     mov eax, kernel_page_directory
     mov cr3, eax
@@ -132,6 +138,8 @@ halt:
 .include "host/traps.asm"
 .include "host/sched.asm"
 .include "host/syscalls.asm"
+.include "host/signals.asm"
+.include "host/mapping.asm"
 .include "host/drivers.asm"
 
 ; ----------------------------------------------------------------------------------------------------------- data
@@ -177,7 +185,7 @@ host_exit:        .asciz " exit="
 host_newline:     .asciz "\n"
 
 ; One kernel stack a process. A page each is plenty: the deepest use, a system call interrupted by a tick, takes some
-; 200 bytes.
+; 200 bytes. The lowest 512 hold the process's floating point and SSE registers while another one runs.
 .align PAGE_SIZE
 idle_stack:     .space PAGE_SIZE
 idle_stack_top:

@@ -109,7 +109,7 @@ build_directories:
     mov ecx, run_block + USER_WRITE
     call map_page
     mov eax, GUEST_MEMORY
-    mov ecx, 0 + USER_WRITE             ; guest RAM is the machine's first memory
+    mov ecx, GUEST_PHYSICAL + USER_WRITE
     mov edx, GUEST_SIZE >> 22
     call map_tables
     mov eax, POOL_MEMORY

@@ -7,7 +7,8 @@
 
 ; ------------------------------------------------------------------------------------------- the emulation program
 ; To the host it is a program like any other. It tells the hypervisor behind the door what memory there is, and then
-; does for the guest, by ordinary system calls, what only the host can do.
+; does for the guest, by ordinary system calls, what only the host can do. Where the hypervisor is not to have the
+; processor at all (Figure 1), the guest runs inside of this program: see guest_moves_in.
 ;
 ; The run block is how the two talk, all of it 32-bit words:
 RUN_VERSION    = 0x04
@@ -19,10 +20,15 @@ RUN_POOL_SIZE  = 0x18
 RUN_ARG0       = 0x24                   ; after RUN_EXIT_REASON: what the reason is about
 RUN_ARG1       = 0x28
 RUN_RESULT     = 0x30                   ; our answer: 0, or -1
+RUN_SIGNALLED  = 0x34                   ; 1 when the guest was left by a signal, whose frame is in RUN_SIGNAL
+RUN_SIGNAL     = 0xb0                   ; its registers, as host/signals.asm has them; below are 100 bytes of stack
+RUN_SIGNALS    = RUN_SIGNAL + SIGNAL_SIZE
 RUN_DATA       = 0x200                  ; bytes in either direction
 RUN_DATA_SIZE  = 512
+RUN_MAPPINGS   = 0x400                  ; up to 256 times: address, offset and WRITABLE or -1 for none, size in bytes
+MAPPING_SIZE   = 12
 
-EXIT_REASONS   = 7
+EXIT_REASONS   = 10
 
 .align PAGE_SIZE
 emulator_main:
@@ -48,6 +54,9 @@ exit_reasons:
     .long guest_write                   ; 4 WRITE arg1 bytes of data
     .long guest_read_block              ; 5 READ_BLOCK number arg0 into data
     .long guest_failed                  ; 6 FAILED
+    .long guest_moves_in                ; 7 MOVE_IN: the guest is to run inside of this program
+    .long guest_inside                  ; 8 INSIDE: make arg0 mappings; then, if arg1 is 0, go to the guest
+    .long guest_served                  ; 9 EVENT: vector arg0, error code arg1; the guest's own handler may have it
 
 guest_idle:
     SYSCALL SYS_YIELD
@@ -76,6 +85,54 @@ guest_read_block:
     test eax, eax
     jz guest_served
     jmp guest_refused
+
+; The guest gets all addresses that we can give: our stack and heap go, the windows, and the information page. What we
+; keep is the kernel's to give and too near to it for a guest: these two pages, of code and of data.
+guest_moves_in:
+    mov ebx, guest_signal
+    mov ecx, run_block + RUN_SIGNALS
+    SYSCALL SYS_SIGNAL
+    mov ebx, 0
+    mov edx, HOST_MEMORY
+    SYSCALL SYS_UNMAP
+    mov ebx, HOST_END
+    mov edx, (0 - HOST_END) & 0xffffffff                    ; to the end of all addresses
+    SYSCALL SYS_UNMAP
+    jmp guest_served
+
+guest_inside:
+    mov edi, [run_block + RUN_ARG0]
+    mov esi, run_block + RUN_MAPPINGS
+.mapping:
+    test edi, edi
+    jz .mapped
+    mov ebx, [esi]
+    mov ecx, [esi + 4]
+    mov edx, [esi + 8]
+    cmp ecx, -1
+    je .unmap
+    SYSCALL SYS_MAP
+    jmp .next
+.unmap:
+    SYSCALL SYS_UNMAP
+.next:
+    mov [run_block + RUN_ARG0], edi     ; how many there were left with this one, if it is refused
+    test eax, eax
+    jnz guest_refused
+    add esi, MAPPING_SIZE
+    dec edi
+    jmp .mapping
+.mapped:
+    cmp dword ptr [run_block + RUN_ARG1], 0
+    jne guest_served
+    mov ebx, run_block + RUN_SIGNAL
+    SYSCALL SYS_SIGRETURN
+    jmp guest_failed                    ; it has come back
+
+; Whatever the guest did, it comes to the kernel first, and then here.
+guest_signal:
+    mov dword ptr [run_block + RUN_SIGNALLED], 1
+    jmp emulator_loop
 
 guest_halted:
     mov ebx, [run_block + RUN_ARG0]

@@ -9,7 +9,12 @@ PROCESS_STACK     = 8                   ; the top of that stack: where ring 3 en
 PROCESS_DIRECTORY = 12
 PROCESS_STATUS    = 16                  ; after exit
 PROCESS_NAME      = 20
-PROCESS_SIZE      = 24
+PROCESS_HANDLER   = 24                  ; where its signals go, 0: it has asked for none (host/signals.asm)
+PROCESS_SIGNALS   = 28                  ; the top of the stack that they come in on
+PROCESS_OPEN      = 32                  ; 1: a signal may come now
+PROCESS_MEMORY    = 36                  ; physical memory that it may map at any address (host/mapping.asm) ...
+PROCESS_MEMORY_SIZE = 40                ; ... and how many bytes of it
+PROCESS_SIZE      = 44
 
 ENDED   = 0
 READY   = 1
@@ -36,10 +41,14 @@ schedule:
     je .stay
 
 ; The switch. A process in the kernel is its stack: every caller came through a gate, which put all its registers
-; there, so ESP is the only one to exchange. The kernel's memory, with the stacks in it, is the same in both directories.
+; there, so ESP is the only one to exchange, and what FXSAVE saves. The kernel's memory, with the stacks in it, is the
+; same in both directories.
+    mov eax, [esi + PROCESS_STACK]
+    fxsave [eax - PAGE_SIZE]
     mov [esi + PROCESS_ESP], esp
     mov [current], edi
     mov eax, [edi + PROCESS_STACK]
+    fxrstor [eax - PAGE_SIZE]
     mov [kernel_tss + 4], eax
     mov eax, [edi + PROCESS_DIRECTORY]
     mov cr3, eax
@@ -82,6 +91,8 @@ create_processes:
 create_process:
     mov ebp, esp
     mov esp, [edi + PROCESS_STACK]
+    fninit
+    fxsave [esp - PAGE_SIZE]            ; MXCSR and the SSE registers are as the processor's start has left them
     push USER_DATA                      ; SS
     push STACK_TOP                      ; ESP: the first push is the first demand-zero page
     push 0x202                          ; EFLAGS: IF, and the bit that is always 1
@@ -109,11 +120,12 @@ create_process:
 current:        .long idle_process
 processes_left: .long 0
 
-;                       state  ESP  stack               directory              status  name
+;                       state  ESP  stack               directory              status  name           signals  memory
 processes:
-idle_process:     .long ENDED, 0,   idle_stack_top,     kernel_page_directory, 0,      0
-emulator_process: .long ENDED, 0,   emulator_stack_top, emulator_directory,    0,      emulator_name
-worker_process:   .long ENDED, 0,   worker_stack_top,   worker_directory,      0,      worker_name
+idle_process:     .long ENDED, 0,   idle_stack_top,     kernel_page_directory, 0,      0,             0, 0, 0, 0, 0
+emulator_process: .long ENDED, 0,   emulator_stack_top, emulator_directory,    0,      emulator_name, 0, 0, 0
+                  .long GUEST_PHYSICAL, GUEST_SIZE
+worker_process:   .long ENDED, 0,   worker_stack_top,   worker_directory,      0,      worker_name,   0, 0, 0, 0, 0
 processes_end:
 
 emulator_name: .asciz "emulator"

@@ -7,7 +7,11 @@ SYS_READ_BLOCK  = 2
 SYS_YIELD       = 3
 SYS_ENTER_GUEST = 4
 SYS_TICKS       = 5
-SYSCALLS        = 6
+SYS_SIGNAL      = 6                     ; 6 and 7: host/signals.asm
+SYS_SIGRETURN   = 7
+SYS_MAP         = 8                     ; 8 and 9: host/mapping.asm
+SYS_UNMAP       = 9
+SYSCALLS        = 10
 
 SERIAL_STREAM   = 1
 CONSOLE_STREAM  = 2
@@ -15,6 +19,7 @@ CONSOLE_STREAM  = 2
 .align 4
 syscall_table:
     .long sys_exit, sys_write, sys_read_block, sys_yield, sys_enter_guest, sys_ticks
+    .long sys_signal, sys_sigreturn, sys_map, sys_unmap
 
 ; exit(status): does not return. The emulation program's end is everybody's: it is what the machine was started for.
 sys_exit:

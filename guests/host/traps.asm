@@ -1,7 +1,7 @@
 ; Everything that comes through the interrupt descriptor table: exceptions, the timer, system calls.
 ;
-; All gates are interrupt gates, so the kernel starts with IF = 0; and it leaves it so but for two places: the idle
-; loop and the door. An interrupt therefore finds either a program, or a kernel with nothing half done, and may always
+; All gates are interrupt gates, so the kernel starts with IF = 0; and it leaves it so but for three places: the idle
+; loop, the door, and between two tables of a long unmap. An interrupt therefore finds either a program, or a kernel with nothing half done, and may always
 ; switch to another process.
 ;
 ; Whatever comes in, the stack of the process ends up with the same frame, from low addresses to high:
@@ -14,6 +14,7 @@ FRAME_CS       = 60
 FRAME_EFLAGS   = 64
 FRAME_ESP      = 68                     ; ESP and SS only if the ring changed
 FRAME_SS       = 72
+FRAME_SIZE     = 76
 
 .macro SAVE_ALL
     pushad
@@ -66,8 +67,9 @@ FRAME_SS       = 72
     EXCEPTION_WITH_CODE vmm_communication_entry, 29
     EXCEPTION_WITH_CODE security_entry, 30
 
-; Deliver or die: a page that was promised is delivered; every other exception is the end of the program, or, in
-; the kernel, of the machine.
+; Deliver or die: to a program that has asked for its exceptions they are delivered as signals, all of them; to others
+; a page that was promised is delivered, and every other exception is the end of the program, or, in the kernel, of the
+; machine.
 exception:
     SAVE_ALL
     mov ebp, esp
@@ -78,6 +80,9 @@ exception:
 .not_divide:
     test byte ptr [ebp + FRAME_CS], 3
     jz panic
+    mov eax, [current]
+    cmp dword ptr [eax + PROCESS_OPEN], 0
+    jne deliver_signal
     cmp ecx, 14
     jne kill
     test byte ptr [ebp + FRAME_ERROR], PRESENT
@@ -140,6 +145,12 @@ timer_entry:
     out 0x20, al                        ; end of interrupt, before another process goes on and IF opens
     call wake_all
     call schedule
+    mov ebp, esp
+    test byte ptr [ebp + FRAME_CS], 3
+    jz trap_return
+    mov eax, [current]                  ; a program that takes signals is told of the tick that has interrupted it
+    cmp dword ptr [eax + PROCESS_OPEN], 0
+    jne deliver_signal
     jmp trap_return
 
 ; Only IRQ 0 is unmasked. What else arrives is spurious: the controller found nothing when the processor asked what
@@ -153,11 +164,16 @@ spurious_second_entry:
 spurious_entry:
     iret
 
-; Number in EAX, arguments in EBX, ECX, EDX; the result goes where the program's EAX is kept.
+; Number in EAX, arguments in EBX, ECX, EDX; the result goes where the program's EAX is kept. While a program waits for
+; signals, INT 0x80 is one of them: the code that it runs then is not its own, and does not mean us.
 syscall_entry:
     push 0
     push 0x80
     SAVE_ALL
+    mov ebp, esp
+    mov eax, [current]
+    cmp dword ptr [eax + PROCESS_OPEN], 0
+    jne deliver_signal
     mov eax, [esp + FRAME_EAX]
     cmp eax, SYSCALLS
     jae .unknown

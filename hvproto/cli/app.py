@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from hvproto import __version__
+from hvproto.cli.bench import bench
 from hvproto.cli.boot import boot
 from hvproto.cli.claims import claims
+from hvproto.cli.debug import debug
 from hvproto.cli.failures import reported
 from hvproto.cli.guests import guests
 from hvproto.cli.run import run
@@ -45,5 +47,7 @@ def hvproto(
 
 app.command()(reported(run))
 app.command()(reported(boot))
+app.command()(reported(debug))
 app.command()(reported(guests))
 app.command()(reported(claims))
+app.command()(reported(bench))

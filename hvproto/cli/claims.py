@@ -28,6 +28,8 @@ from hvproto.errors import BadInput, HvprotoError
 _PACKAGE = Path(__file__).resolve().parent.parent
 PASSED, FAILED, MISSING = "passed", "failed", "missing"
 _NO_TEST_COLLECTED = 5
+WIDTHS = (32, 64)
+"""Of guests, in bits."""
 
 
 class ClaimTestsBroken(HvprotoError):
@@ -41,6 +43,11 @@ class ClaimTest:
     test: str
     outcome: str
     reason: str
+
+    @property
+    def bits(self) -> int:
+        """The guest's width: tests of 64-bit guests are in files that say so by their name's end, ``_64.py``."""
+        return 64 if self.test.partition("::")[0].endswith("_64.py") else 32
 
     @property
     def sentence(self) -> str:
@@ -64,14 +71,19 @@ class Claim:
             return FAILED
         return PASSED if PASSED in outcomes else MISSING
 
+    def passed(self, bits: int) -> int:
+        """How many of its tests with a guest of this width have passed."""
+        return sum(test.outcome == PASSED and test.bits == bits for test in self.tests)
+
 
 def claims(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
     """Run the tests of the patent's thirty claims, and show the table.
 
-    A claim is "missing" if no test of it was run. The exit status is 0 if every claim has a test that passed and none
-    that failed, 1 if not, 2 if pytest isn't installed.
+    A claim is "missing" if no test of it was run. The columns 32 and 64 say how many passed with a guest of so many
+    bits. The exit status is 0 if every claim has a test that passed and none that failed, 1 if not, 2 if pytest isn't
+    installed.
 
     \b
     Examples:
@@ -158,13 +170,16 @@ def _show(console: Console, found: list[Claim], broken: list[str]) -> None:
     table.add_column("claim", justify="right", no_wrap=True)
     table.add_column("what it says, in short", ratio=3)
     table.add_column("tests", ratio=3, overflow="fold")
+    for bits in WIDTHS:
+        table.add_column(str(bits), justify="right", no_wrap=True)
     table.add_column("result", no_wrap=True)
     for claim in found:
         names = "\n".join(
             f"- {test.sentence}" + ("" if test.outcome == PASSED else f" ({test.outcome})") for test in claim.tests
         )
         style = {PASSED: "green", FAILED: "red"}.get(claim.result, "yellow")
-        table.add_row(str(claim.claim), Text(claim.words), Text(names), Text(claim.result, style=style))
+        passed = (str(claim.passed(bits)) for bits in WIDTHS)
+        table.add_row(str(claim.claim), Text(claim.words), Text(names), *passed, Text(claim.result, style=style))
     console.print(table)
     for test in sorted({test for claim in found for test in claim.tests if test.outcome == FAILED}, key=str):
         console.print(f"\nfailed: {test.test}\n    {test.reason}", soft_wrap=True)
@@ -172,3 +187,11 @@ def _show(console: Console, found: list[Claim], broken: list[str]) -> None:
         console.print(f"\ncould not be collected: {each}", soft_wrap=True)
     numbers = {result: sum(claim.result == result for claim in found) for result in (PASSED, FAILED, MISSING)}
     console.print(f"\n{len(found)} claims: " + ", ".join(f"{number} {result}" for result, number in numbers.items()))
+    for bits in WIDTHS:
+        shown = sum(claim.passed(bits) > 0 for claim in found)
+        console.print(f"with a guest of {bits} bits: {shown} of them, by {_tests_passed(found, bits)} tests")
+
+
+def _tests_passed(found: list[Claim], bits: int) -> int:
+    """A test may be of several claims, and counts once."""
+    return len({test.test for claim in found for test in claim.tests if test.outcome == PASSED and test.bits == bits})

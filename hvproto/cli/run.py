@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
+from hvproto.cli.compare import print_comparison
 from hvproto.cli.console import standard_input
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
 from hvproto.cli.interrupts import interruptible
@@ -37,7 +38,7 @@ def run(
     ] = None,
     plan: Annotated[
         str,
-        typer.Option(metavar="PLAN", help="Who provides the processor's settings to the guest: mirrored or direct."),
+        typer.Option(metavar="PLAN", help="Who provides the processor's settings: mirrored, direct or application."),
     ] = "mirrored",
     events: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write each event to this file as a line of JSON.")
@@ -52,6 +53,13 @@ def run(
         str | None, typer.Option(metavar="FILE", help="Image of the host's disk.", show_default="the built-in disk")
     ] = None,
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the whole machine.")] = DEFAULT_RAM,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Count instructions from four events to the guest's handlers and back, under each plan."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --compare: a JSON object a line, no table.")] = False,
 ) -> None:
     """Run a guest kernel on a host's processor, and tell the story.
 
@@ -65,7 +73,15 @@ def run(
       hvproto run --plan direct --quiet
       hvproto run --guest hello --verbose
       hvproto run --guest kernel.elf --events events.jsonl --limit 100000000
+      hvproto run --compare
     """
+    if compare:
+        if guest:
+            raise BadInput("--compare has a guest of its own, whose labels say what to count: leave --guest out")
+        print_comparison(as_json=as_json)
+        return
+    if as_json:
+        raise BadInput("--json is the form of --compare; for a run as JSON there is --events")
     names = guest or [DEFAULT_GUEST]
     if len(names) > 1:
         raise BadInput(f"one guest at a time for now: --guest was given {len(names)} times")

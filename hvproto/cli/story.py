@@ -182,7 +182,7 @@ class Story:
             if event.phase == "begin":
                 self._writing = not self._verbose
                 self._pieces.append(self.counts.recouplings)
-                if not untold:
+                if not untold and (self._verbose or self.counts.decouplings):
                     self._tell(HOST, "host function: write a piece of the guest's text")
         elif event.phase == "begin":
             if untold:
@@ -222,10 +222,12 @@ class Story:
             pieces, self._pieces = self._pieces, []
             first, last = pieces[0], pieces[-1]
             numbers = f"recoupling {first}" if first == last else f"recouplings {first}-{last}"
+            if not self.counts.decouplings:
+                numbers = "no recoupling: it has the processor"
             how = "at once" if len(pieces) == 1 else f"in {len(pieces)} pieces"
             handled = f"; {self._exits()}" if self._handled else ""
             self._handled.clear()
-            self._page.say(HOST, f"printed that {how} ({numbers}){handled}", "30/28")
+            self._page.say(HOST, f"printed that {how} ({numbers}){handled}", "30/28" if self.counts.decouplings else "")
             self._page.owner = GUEST
 
     # -- exceptions --------------------------------------------------------------------------
@@ -242,6 +244,8 @@ class Story:
             return
         if event.route == "direct":
             self._tell(GUEST, f"{self._describe(event)}: the processor itself calls the guest's handler")
+        elif event.route == "host":
+            self._tell(HOST, f"{self._describe(event)}: by the host's kernel and a signal to the guest's handler")
         else:
             self._tell(HYPERVISOR, f"{self._describe(event)}: reflected to the guest")
         self._page.owner = GUEST

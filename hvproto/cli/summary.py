@@ -15,6 +15,7 @@ from hvproto.machine.machine import Machine
 ROUTES = {
     "reflect": "reflected to the guest's own handler",
     "direct": "taken by the processor to the guest's handler",
+    "host": "that came to the guest's handler through the host's",
     "handle": "handled out of the guest's sight",
 }
 

@@ -88,7 +88,7 @@ def test_a_guest_larger_than_its_ram(tmp_path: Path) -> None:
         ("sideways", ("'sideways'", "mirrored", "direct")),
         ("", ("''", "mirrored")),
         ("mirrored,CR3=guest", ("CR3=guest",)),
-        ("application", ("application",)),
+        ("application,CR3=guest", ("CR3=guest", "IDTR=host")),
     ],
 )
 def test_a_plan_that_cannot_be(plan: str, words: tuple[str, ...]) -> None:

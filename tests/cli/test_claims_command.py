@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_some_do_not_hold(tmp_path: Path) -> None:
     done = command_over(made_up_tree(tmp_path, TESTS))
     assert done.returncode == 1 and "30 claims: 2 passed, 2 failed, 26 missing" in done.stdout
     assert "- wrong (failed)" in done.stdout and "::test_wrong" in done.stdout and "the reason" in done.stdout
+
+
+def test_guests_of_both_widths_are_counted(tmp_path: Path) -> None:
+    tree = made_up_tree(tmp_path, TESTS)
+    write(tree / "tests" / "claims", "test_made_up_64.py", TESTS)
+    done = command_over(tree)
+    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["4"])
+    assert row[-3:] == ["2", "2", "passed"]
+    for bits in (32, 64):
+        assert f"with a guest of {bits} bits: 3 of them, by 3 tests" in done.stdout
+
+
+@pytest.mark.parametrize("bits", claims.WIDTHS)
+def test_every_claim_has_a_test_with_a_guest_of_each_width(bits: int) -> None:
+    files = (
+        path for path in (ROOT / "tests" / "claims").glob("test_*.py") if path.stem.endswith("_64") == (bits == 64)
+    )
+    marks = re.findall(r"mark\.claim\(([\d, ]+)\)", "".join(path.read_text(encoding="utf-8") for path in files))
+    assert {int(number) for mark in marks for number in mark.split(",")} == set(CLAIM_WORDS)
 
 
 def test_as_json(tmp_path: Path) -> None:

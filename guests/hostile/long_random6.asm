@@ -1,0 +1,37 @@
+; 64 bits: random bytes as code of ring 3, seed 6
+
+.include "common/setup64.asm"
+
+attack:
+    
+    mov edi, 0x130000
+    mov eax, 47514
+    mov ecx, 0x1000
+1:
+    imul eax, eax, 1103515245
+    add eax, 12345
+    mov ebx, eax
+    shr ebx, 16
+    mov [edi], bx
+    add edi, 2
+    loop 1b
+    mov dword ptr [place], 0x130000
+again:
+    RESUME next
+    RING3 program
+next:
+    add dword ptr [place], 16
+    cmp dword ptr [place], 0x132000
+    jb again
+    END 16
+program:
+    mov eax, 0x1c0000
+    mov ebx, eax
+    mov ecx, 3
+    mov edx, eax
+    mov esi, eax
+    mov edi, eax
+    mov ebp, eax
+    jmp qword ptr [place]
+.align 8
+place: .quad 0
