@@ -152,6 +152,22 @@ class NoRoom(RunError):
         )
 
 
+class RegionIsFixed(NoRoom):
+    """The region may be at one place only, and the guest wants it; ``linear`` is that place (GVA)."""
+
+    def __init__(self, where: Where, linear: int, pages_sought: int, pages_found: int) -> None:
+        self.linear = linear
+        self.pages_sought = pages_sought
+        self.pages_found = pages_found
+        RunError.__init__(
+            self,
+            where,
+            f"the region is fixed at {linear:#x} and can't make way for the guest: {pages_sought} free pages sought "
+            f"there, {pages_found} found",
+            "Fix it where the guest maps nothing, or let it move.",
+        )
+
+
 class Unsupported(RunError):
     """The guest or host asked the processor for something that isn't built."""
 

@@ -99,7 +99,8 @@ class Recoupled(Event):
 @dataclass(frozen=True, slots=True)
 class ExceptionTaken(Event):
     """An exception or interrupt of the guest. ``route``: handle (the hypervisor did), reflect (guest's own handler),
-    direct (the processor called the guest's handler itself)."""
+    direct (the processor called the guest's handler itself), host (guest's own handler, by way of the host's: plan
+    `application`)."""
 
     vector: int
     error_code: int | None
@@ -180,17 +181,34 @@ Subscriber = Callable[[Event], None]
 
 
 class EventBus:
-    """Hands every event to its subscribers, in the order in which they subscribed."""
+    """Hands every event to its subscribers, in the order in which they subscribed.
+
+    An event that nobody wants isn't made: who emits many asks `wants` first.
+    """
 
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
+        self._kinds: dict[Subscriber, tuple[type[Event], ...]] = {}
+        """Of those that want some kinds only."""
 
-    def subscribe(self, subscriber: Subscriber) -> None:
+    def subscribe(self, subscriber: Subscriber, *kinds: type[Event]) -> None:
+        """Have a function called with every event from now on, or with those of some kinds."""
         self._subscribers.append(subscriber)
+        if kinds:
+            self._kinds[subscriber] = kinds
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.remove(subscriber)
+        self._kinds.pop(subscriber, None)
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Whether anybody would get an event of this kind."""
+        if not self._subscribers:
+            return False
+        return len(self._kinds) < len(self._subscribers) or any(kind in kinds for kinds in self._kinds.values())
 
     def emit(self, event: Event) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber(event)
+            kinds = self._kinds.get(subscriber)
+            if kinds is None or type(event) in kinds:
+                subscriber(event)

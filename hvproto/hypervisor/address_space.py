@@ -9,19 +9,29 @@ from collections.abc import Callable, Sequence
 
 from hvproto import events
 from hvproto.addresses import GPA, GVA, HPA, PAGE_MASK, PAGE_SIZE
-from hvproto.errors import NoRoom, Where
+from hvproto.errors import NoRoom, RegionIsFixed, Where
 from hvproto.events import EventBus
 from hvproto.hypervisor.code import CodeWatch
+from hvproto.hypervisor.deferral import Deferral
 from hvproto.hypervisor.descriptors import ShadowDescriptors
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.layout import FULL
+from hvproto.hypervisor.layout import FULL, SMALL
 from hvproto.hypervisor.mirror import ADDRESS, Mirror
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.region import Region
-from hvproto.hypervisor.relocation import DEFAULT_POLICY, Move, NoHole, RelocationPolicy, find_hole, first_conflict
+from hvproto.hypervisor.relocation import (
+    DEFAULT_POLICY,
+    Move,
+    NoHole,
+    RegionFixed,
+    RelocationPolicy,
+    find_hole,
+    first_conflict,
+)
 from hvproto.hypervisor.sensitive import CodeKind, Decoder
 from hvproto.hypervisor.tables import GuestTables
+from hvproto.hypervisor.view import View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.paging import NX, P, PagingMode
 from hvproto.processor.processor import Processor
@@ -48,13 +58,17 @@ class AddressSpace:
         self._bus = bus
         self._where = where
         self.policy = policy
+        self.may_shrink = False
+        """Whether the region may make do with one page where the guest leaves no room for six."""
         self.history: list[Move] = []
         """The region's moves because of conflicts, in order."""
+        self._ram = ram
         self.pool = Pool(ram, frames)
         self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
         self.monitor = Monitor(processor, memory)
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
+        self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
         self.decoder = Decoder()
         self.code = CodeWatch(processor, self.decoder)
         self._marked_code: list[TableStore] = []
@@ -88,6 +102,27 @@ class AddressSpace:
         return PagingMode(cr0 & (CR0_PG | CR0_WP), cr3 & ~0x1F, cr4 & (CR4_PSE | CR4_PAE), efer)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the guest may go on as it is: there is nothing that `prepare` would have to do."""
+        waits = self.monitor.pending or self._marked_code or self.monitor.touched
+        return not (waits or self._paging_changed or self._descriptors_changed)
+
+    @property
+    def kind(self) -> CodeKind | None:
+        """The kind of code that the guest executes."""
+        return self._kind
+
+    @property
+    def present_view(self) -> View:
+        """What is in CR3."""
+        return self.mirror.kernel if self.in_kernel_view else self.mirror.user
+
+    def is_watched(self, hpa: int) -> bool:
+        """Whether stores to this byte are to be heard of."""
+        gpa = self._memory.to_guest(hpa)
+        return gpa is None or bool(self.monitor.users(GPA(gpa & ~PAGE_MASK)))
+
+    @property
     def root(self) -> HPA:
         """What is to be in CR3."""
         return (self.mirror.kernel if self.in_kernel_view else self.mirror.user).root
@@ -103,6 +138,7 @@ class AddressSpace:
         if self._descriptors_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
+        self.deferral.update()
         kernel = self._cpu.in_kernel
         kind = CodeKind(self._cpu.decoder_mode, self._cpu.by_paragraphs)
         if (kind is not self._kind and kind != self._kind) or kernel != self.in_kernel_view:
@@ -128,14 +164,18 @@ class AddressSpace:
     # -- the region and the mirror -----------------------------------------------------------
 
     def hole(self) -> GVA:
-        """Where the region would go now. Raises NoRoom."""
+        """Where the region would go now. Raises NoRoom, which is a RegionIsFixed under a policy that fixes it."""
         try:
             return find_hole(self.mirror.space, self.region.pages, self.policy, self.history)
+        except RegionFixed as fixed:
+            raise RegionIsFixed(self._where(), fixed.gva, fixed.pages_sought, fixed.pages_found) from None
         except NoHole as full:
             raise NoRoom(self._where(), full.pages_sought, full.pages_found) from None
 
     def _map_region(self) -> None:
-        self.mirror.set_region(self.region.base, self.region.frames, 1)
+        self.mirror.set_region(
+            self.region.base, self.region.frames, 1, writable_code=self.region.layout.is_one_page
+        )
 
     def _load_root(self) -> None:
         """The guest wrote a control register that paging depends on: its root's mirror comes in."""
@@ -178,9 +218,28 @@ class AddressSpace:
 
     def _relocate(self, conflict: GVA, cause: str) -> None:
         self._bus.emit(events.Conflict(self._processor.now, conflict, self.region.base, cause))
-        old, new = self.region.base, self.hole()
+        old = self.region.base
+        try:
+            new = self.hole()
+        except NoRoom:
+            if not self.may_shrink or self.region.layout.is_one_page:
+                raise
+            new = self._shrink()
         self.history.append(Move(old, new, conflict))
         self.move_region(new)
+
+    def _shrink(self) -> GVA:
+        """Another region takes the place of this one, of a single page; returns where it goes. Raises NoRoom.
+
+        The save area stays in its frame, where nobody has it mapped any more.
+        """
+        full = self.region
+        self.mirror.clear_region(full.base, full.pages)
+        self.region = Region(self._ram, [self.pool.allocate()], SMALL)
+        self.region.base = full.base
+        self.descriptors.region = self.region
+        self.descriptors.reload(anew=True)
+        return self.hole()
 
     # -- stores ------------------------------------------------------------------------------
 
@@ -193,30 +252,56 @@ class AddressSpace:
         if not records:
             return
         tables_changed = False
+        deferred: list[TableStore] = []
+        at_once: list[TableStore] = []
         for store in records:
+            if store.deferred:
+                deferred.append(store)
+                continue
+            if deferred:
+                self._follow_deferred_stores(deferred)
+                deferred = []
+            at_once.append(store)
             if self.tables.is_table(store.gpa):
                 self._follow_table_store(store)
                 tables_changed = True
             if self.descriptors.is_hit(store.gpa, store.size):
                 self._descriptors_changed = True
-        self._follow_code_stores(records)
+        if deferred:
+            self._follow_deferred_stores(deferred)
+        if at_once:
+            self._follow_code_stores(at_once)
         if tables_changed:
             self._processor.engine.flush_tlb()
         if self._descriptors_changed and not self._paging_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
+        self.deferral.update()
+
+    def _follow_deferred_stores(self, stores: Sequence[TableStore]) -> None:
+        """Steps 40 and 44 for stores that nothing can have noticed so far, and that are nowhere near the region."""
+        for change in self.tables.changes_of(stores):
+            change.mirror.sync_range(change.linear, change.size)
+        bus, now = self._bus, self._processor.now
+        if not bus.wants(events.PageTableWrite) and not bus.wants(events.NoConflict):
+            return
+        for store in stores:
+            bus.emit(events.PageTableWrite(now, store.gpa, store.size, store.value or 0))
+            bus.emit(events.NoConflict(now, store.gpa))
 
     def _follow_table_store(self, store: TableStore) -> None:
         now, region = self._processor.now, self.region
-        value = int.from_bytes(self._memory.read(store.gpa, store.size) or b"", "little")
-        self._bus.emit(events.PageTableWrite(now, store.gpa, store.size, value))
+        if self._bus.wants(events.PageTableWrite):
+            value = int.from_bytes(self._memory.read(store.gpa, store.size) or b"", "little")
+            self._bus.emit(events.PageTableWrite(now, store.gpa, store.size, value))
         conflict = None
         for change in self.tables.changes(store):
             if change.mirror is self.mirror and conflict is None:
                 conflict = first_conflict(self.mirror, region.base, region.size, change.linear, change.size)
             change.mirror.sync_range(change.linear, change.size)
         if conflict is None:
-            self._bus.emit(events.NoConflict(now, store.gpa))
+            if self._bus.wants(events.NoConflict):
+                self._bus.emit(events.NoConflict(now, store.gpa))
         else:
             self._relocate(conflict, f"a store to the page table at GPA {store.gpa:#010x}")
 

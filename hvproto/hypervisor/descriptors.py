@@ -23,14 +23,14 @@ class ShadowDescriptors:
         self._cpu = cpu
         self.region = region
         self._monitor = monitor
-        self._extents: list[tuple[GPA, GPA]] = []
+        self.extents: list[tuple[GPA, GPA]] = []
         """The guest-physical pieces [start, end) in which the table lies, one a page."""
         self._known: list[int] = []
         """The guest's descriptors as they were copied last."""
 
     def is_hit(self, gpa: int, size: int) -> bool:
         """Whether a store (within a page) has changed a byte of the guest's table."""
-        return any(start < gpa + size and gpa < end for start, end in self._extents)
+        return any(start < gpa + size and gpa < end for start, end in self.extents)
 
     def reload(self, *, anew: bool = False) -> None:
         """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
@@ -56,13 +56,13 @@ class ShadowDescriptors:
             if found.physical is not None and memory.read_entry(found.physical, 8) is not None:
                 first, end = max(page, base), min(page + PAGE_SIZE, base + size)
                 extents.append((GPA(found.physical + first - page), GPA(found.physical + end - page)))
-        if extents == self._extents:
+        if extents == self.extents:
             return
         for start, _ in extents:
             self._monitor.watch(start)
-        for start, _ in self._extents:
+        for start, _ in self.extents:
             self._monitor.unwatch(start)
-        self._extents = extents
+        self.extents = extents
 
 
 def _in_views(selector: int, descriptor: int) -> tuple[int, int]:

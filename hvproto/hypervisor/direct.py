@@ -11,7 +11,7 @@ from typing import Any
 
 from hvproto import events
 from hvproto.addresses import HPA
-from hvproto.errors import TripleFault, Unsupported, Where, World
+from hvproto.errors import NoMemory, TripleFault, Unsupported, Where, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.guest import Guest, Leave
@@ -19,6 +19,7 @@ from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.plan import Provider
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
+from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.processor import Stop
 from hvproto.processor.segments import SegmentRegister
@@ -108,8 +109,8 @@ class DirectGuest(Guest):
                     else:
                         deadline = min(deadline, processor.now + machine.window_poll())
                 stop = machine.run_processor(deadline)
-            except TripleFault as fault:
-                self.error = fault
+            except (TripleFault, NoMemory, Unsupported) as ending:
+                self.error = ending  # the guest's end, not the host's
                 continue
             self._report_exceptions()
             if stop is Stop.HALT:
@@ -122,6 +123,8 @@ class DirectGuest(Guest):
             self.machine.processor.interrupt(self.board.interrupts.acknowledge())
         except Shutdown as shutdown:
             raise TripleFault(self.machine.where(), shutdown.faults) from None
+        except UnmappedAccess as access:
+            raise NoMemory(self.machine.where(), access.kind, access.physical) from None
 
     def _report_exceptions(self) -> None:
         """Say what the processor delivered by itself. It is known only that it did, not where."""

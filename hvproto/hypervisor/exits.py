@@ -6,6 +6,7 @@ Nothing else is possible: handle, reflect, or end the guest with a reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from capstone import x86_const as cs
@@ -48,6 +49,9 @@ class Exits:
         self._cpu = guest.cpu
         self.breakpoints = DataBreakpoints()
         """The guest's, for instructions that are emulated; for all others the real processor has them."""
+        self.hand_over: Callable[[int, int | None, int | None, int], bool] | None = None
+        """Asked before an event of the guest's own is reflected (vector, error code, address, length of INT n or 0):
+        True if somebody else has taken it."""
 
     def handle(self, vector: int, error_code: int) -> None:
         """The switch. Raises what ends the guest: Shutdown, UnmappedAccess, NotBuilt."""
@@ -91,6 +95,10 @@ class Exits:
         self._tell(vector, None, "reflect", "interrupt")
         take_interrupt(self._cpu, vector)
 
+    def instruction(self) -> Instruction | None:
+        """The instruction at the guest's EIP. Raises `Raised` for one that can't be."""
+        return self._instruction()
+
     def nmi(self) -> None:
         """Deliver a virtual NMI; others wait for the guest's next IRET."""
         self._tell(NMI, None, "reflect", "NMI")
@@ -100,6 +108,11 @@ class Exits:
     # -- the two routes ----------------------------------------------------------------------
 
     def _reflect(self, vector: int, error_code: int | None, cr2: int | None = None) -> None:
+        if self.hand_over is None or not self.hand_over(vector, error_code, cr2, 0):
+            self.deliver(vector, error_code, cr2)
+
+    def deliver(self, vector: int, error_code: int | None, cr2: int | None = None) -> None:
+        """Have the guest's own handler called, for an exception at its EIP. Raises Shutdown, UnmappedAccess."""
         cpu = self._cpu
         self._tell(vector, error_code, "reflect", EXCEPTION_NAMES.get(vector, ""), cr2)
         take(cpu, Event(vector, exception_source(vector), cpu.eip, error_code, cr2), cpu.eip)
@@ -213,6 +226,12 @@ class Exits:
         cpu = self._cpu
         if length > 1 and cpu.eflags & EFLAGS_VM and cpu.eflags & EFLAGS_IOPL != EFLAGS_IOPL:
             raise Raised(GENERAL_PROTECTION, 0)  # INT n, but neither INT3 nor INTO (SDM vol. 3, 20.2.8)
+        if self.hand_over is None or not self.hand_over(vector, None, None, length):
+            self.deliver_software(vector, length)
+
+    def deliver_software(self, vector: int, length: int) -> None:
+        """Have the guest's own handler called for the INT n of so many bytes at its EIP."""
+        cpu = self._cpu
         self._tell(vector, None, "reflect", "software interrupt")
         take_exception(cpu, PendingException(vector, None, software=True, length=length))
 

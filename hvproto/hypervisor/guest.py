@@ -22,7 +22,7 @@ from hvproto.images.image import Image
 from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.boot import BootState, load_kernel
 from hvproto.machine.clock import Clock
-from hvproto.machine.machine import ISA_ACCESS_CYCLES, NEVER, Machine
+from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machine
 from hvproto.machine.screen import Screen
 from hvproto.processor.settings import Setting
 
@@ -39,6 +39,14 @@ class Leave(IntEnum):
     WRITE = 4
     READ_BLOCK = 5
     FAILED = 6
+    MOVE_IN = 7
+    """It is to run inside the emulation program, which is to get ready for it (plan `application`)."""
+    INSIDE = 8
+    """It runs inside the emulation program, which is to go to it (plan `application`)."""
+    EVENT = 9
+    """An event of the guest's that its vector's route gives to the host."""
+    TIME = 10
+    """The cycles that it was given are used up."""
     FUNCTION = 0
     """A host function; which one is for the request to say."""
 
@@ -75,6 +83,8 @@ class Guest(ABC):
         """The guest executed HLT and waits for an interrupt."""
         self._offered = False
         self.host_accepts_interrupts = True
+        self.hosts_time_stands = False
+        """This guest's stay takes the host's devices no time."""
         self.started = False
         self._context = pristine
         self._skew = 0
@@ -114,7 +124,7 @@ class Guest(ABC):
     def deadline(self, limit: int) -> int:
         """The machine time at which host or guest must be looked at again."""
         times = [limit]
-        host = self.machine.clock.next_event()
+        host = None if self.hosts_time_stands else self.machine.clock.next_event()
         if host is not None:
             times.append(host)
         own = self.clock.next_event()
@@ -232,6 +242,8 @@ class Guest(ABC):
 
     def reason_to_leave(self) -> Leave | None:
         """Whether the host has to have the processor now, for reasons of the guest's."""
+        if self.error is not None and self.functions.has_text:
+            self.functions.drain = True  # what it has printed to the end
         if self.functions.waiting:
             return Leave.FUNCTION
         if self.error is not None:
@@ -257,14 +269,18 @@ class Guest(ABC):
             self._offered = True
             return Leave.IDLE
         self._offered = False
+        events = IDLE_EVENTS
         while not self.board.interrupts.pending:
-            if not self.skip_to_next_event():
+            if not events or not self.skip_to_next_event():
                 self.end(0, "HLT with nothing that could wake it")
                 return self.reason_to_leave()
+            events -= 1
         return None
 
     def host_interrupt_pending(self) -> bool:
         """External interrupts belong to the host."""
+        if self.hosts_time_stands:
+            return False
         self.machine.clock.run_due()
         return self.machine.board.interrupts.pending and self.host_accepts_interrupts
 

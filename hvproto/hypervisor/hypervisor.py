@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hvproto import events
-from hvproto.addresses import HVA
+from hvproto.addresses import HPA, HVA
+from hvproto.errors import HvprotoError, World
 from hvproto.events import EventBus
+from hvproto.hypervisor.application import ApplicationGuest
 from hvproto.hypervisor.coupling import Coupling
 from hvproto.hypervisor.direct import DirectGuest
+from hvproto.hypervisor.exit_view import HANDLED
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.host_functions import ReadBlock, Request, Write
@@ -20,8 +23,9 @@ from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
-from hvproto.hypervisor.run_block import BadRunBlock, Door, RunBlock
+from hvproto.hypervisor.run_block import EVENT_HANDLED, BadRunBlock, Door, RunBlock
 from hvproto.hypervisor.save_area import SaveArea
+from hvproto.hypervisor.stay import ForHost, Stay, decoupled, stay
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.settings import EFLAGS_IF, Setting
@@ -32,6 +36,8 @@ REASONS = {
     Leave.HALTED: "the guest has ended",
     Leave.FAILED: "the guest failed",
     Leave.FUNCTION: "a host function",
+    Leave.EVENT: "an event for the host",
+    Leave.TIME: "its time is up",
 }
 
 
@@ -65,6 +71,9 @@ class Hypervisor:
         """The coupling of the guest that was entered last."""
         self._couplings: dict[int, Coupling] = {}
         self._requests: dict[int, Request] = {}
+        self.on_guest: Callable[[Guest], None] = lambda _guest: None
+        """Called with each guest when it has been made, before its first instruction: the place to add handlers."""
+        machine.processor.is_trap = lambda _address: False  # what is planted in a guest's code is none of the host's
         self._power_on = {setting: machine.processor.read_setting(setting) for setting in Setting}
         self._pristine = machine.processor.save_context()
         self.door = Door(machine.processor.request_stop)
@@ -72,6 +81,8 @@ class Hypervisor:
 
     def service(self, limit: int) -> None:
         """Called between slices of the host's run: let the guest run if somebody has knocked."""
+        for guest in self._insiders:
+            guest.raise_trap()
         address = self.door.take()
         if address is not None:
             self._enter(address, limit)
@@ -86,31 +97,82 @@ class Hypervisor:
         if guest is None:
             guest = self._make_guest(block)
         self._finish_function(guest, block)
-        leave = self._let_run(guest, limit)
+        if isinstance(guest, MirroredGuest) and guest.exit_policy.event is not None:
+            guest.answer_event(HANDLED if block.result == EVENT_HANDLED else None)
+        leave = guest.knocked(block, limit) if isinstance(guest, ApplicationGuest) else self._let_run(guest, limit)
         self._answer(guest, block, leave)
 
     def _make_guest(self, block: RunBlock) -> Guest:
+        return self._make(block.guest, block.memory_frames(), block.pool_frames)
+
+    def _make(self, number: int, memory_frames: list[HPA], pool_frames: Callable[[], list[HPA]]) -> Guest:
         machine = self.machine
-        memory = GuestMemory(machine.ram.view, block.memory_frames())
-        image = self.images[block.guest]
+        memory = GuestMemory(machine.ram.view, memory_frames)
+        image = self.images[number]
         # A guest that boots from an image of its own sees the host's disk if somebody has chosen one.
         sectors = machine.disk_sectors if self._shows_disk or image.kind != "disk" else 0
         guest: Guest
+        if self.plan.guest_in_process:
+            guest = ApplicationGuest(number, machine, memory, sectors, self.bus, self._pristine, image)
+            self._watch_from_outside()
+            self.guests[number] = guest
+            self.on_guest(guest)
+            return guest
         if self.plan.guest_at_ring0:
-            save_area = Pool(machine.ram.view, block.pool_frames()).allocate()
+            save_area = Pool(machine.ram.view, pool_frames()).allocate()
             guest = DirectGuest(
-                block.guest, machine, memory, save_area, sectors, self.bus, self._power_on, self._pristine, image
+                number, machine, memory, save_area, sectors, self.bus, self._power_on, self._pristine, image
             )
         else:
             guest = MirroredGuest(
-                block.guest, machine, memory, block.pool_frames(), sectors, self.bus, self._pristine, image,
-                self._policy,
-            )  # fmt: skip
-        self.guests[block.guest] = guest
-        self._couplings[block.guest] = Coupling(
-            machine.processor, SaveArea(machine.ram.view, guest.save_area), self.bus
-        )
+                number, machine, memory, pool_frames(), sectors, self.bus, self._pristine, image, self._policy
+            )
+            guest.routes.update(self.plan.vectors)
+            guest.space.may_shrink = self.plan.shrinks_region
+        self.guests[number] = guest
+        self._couplings[number] = Coupling(machine.processor, SaveArea(machine.ram.view, guest.save_area), self.bus)
+        self.on_guest(guest)
         return guest
+
+    # -- guests of a host that knows nothing of them -----------------------------------------
+
+    def add_guest(self, image: Image, memory_frames: list[HPA], pool_frames: list[HPA]) -> Guest:
+        """A guest for `run_guest`, in memory that the host must not use (`spare_frames` finds some).
+
+        ``memory_frames`` become its physical memory, in this order; ``pool_frames`` (256 do for a small guest) hold
+        region, mirror and save area. Raises ImageError for an image that doesn't fit, PoolExhausted.
+        """
+        self.images.append(image)
+        try:
+            return self._make(len(self.images) - 1, memory_frames, lambda: pool_frames)
+        except HvprotoError:
+            self.images.pop()
+            raise
+
+    def run_guest(self, guest: Guest, cycles: int, *, for_host: ForHost = ForHost.PENDING) -> Stay:
+        """Decouple the host where it stands, let the guest run for so many cycles, and recouple the host.
+
+        To be called whenever the machine is stopped, whatever the host's mode, ring and IF; the host is as it was
+        afterwards, instruction for instruction. ``for_host`` says what becomes of its interrupts meanwhile. What the
+        guest prints goes to ``on_guest_output``, what it reads comes from the machine's first disk. Raises what
+        `Session.run` raises but for the guest's own end, which is in the answer; the host is recoupled even so.
+        """
+        return stay(self, guest, self._couplings[guest.number], cycles, for_host)
+
+    # -- guests inside the emulation program -------------------------------------------------
+
+    @property
+    def _insiders(self) -> list[ApplicationGuest]:
+        return [guest for guest in self.guests.values() if isinstance(guest, ApplicationGuest)]
+
+    def _watch_from_outside(self) -> None:
+        """Guests run while the host is coupled: see what code the processor translates, and whose it executes."""
+        machine = self.machine
+        machine.processor.is_trap = lambda address: any(guest.is_trap(address) for guest in self._insiders)
+        machine.processor.on_new_block = lambda address, size: any(
+            guest.on_new_block(address, size) for guest in self._insiders
+        )
+        machine.whose = lambda: World.GUEST if any(guest.has_processor() for guest in self._insiders) else World.HOST
 
     # -- one stay of the guest on the processor ----------------------------------------------
 
@@ -119,23 +181,21 @@ class Hypervisor:
         processor = self.machine.processor
         coupling = self.coupling = self._couplings[guest.number]
         guest.host_accepts_interrupts = bool(processor.eflags & EFLAGS_IF)
-        host = processor.save_context()
-        coupling.decouple(guest.replacements(), exchange=guest.enter)
-        if not guest.started:
-            guest.first_entry()
-            guest.started = True
-        leave = guest.run(limit)
-
-        def exchange() -> None:
-            guest.leave()
-            processor.restore_user_state(host)
-
-        coupling.recouple(REASONS[leave], temporary=leave is Leave.FUNCTION, exchange=exchange)
+        with decoupled(processor, coupling, guest) as end:
+            leave = guest.run(limit)
+            end.reason, end.temporary = REASONS[leave], leave is Leave.FUNCTION
         return leave
 
     # -- what the host is to do --------------------------------------------------------------
 
     def _answer(self, guest: Guest, block: RunBlock, leave: Leave) -> None:
+        if leave is Leave.INSIDE:
+            return  # it has given the answer itself
+        if leave is Leave.EVENT:
+            assert isinstance(guest, MirroredGuest)
+            event = guest.exit_policy.take_event()
+            block.answer(leave, event.vector, event.error_code or 0, arg2=event.address or 0)
+            return
         if leave is not Leave.FUNCTION:
             block.answer(leave, guest.status or 0)
             return
@@ -161,14 +221,18 @@ class Hypervisor:
         match request:
             case Write(_, data):
                 detail = _printable(data)
-                guest.output += data
-                if self._on_guest_output is not None:
-                    for byte in data:
-                        self._on_guest_output(byte)
+                self.print_for(guest, data)
             case ReadBlock(lba, done):
                 detail = f"block {lba}"
                 done(None if failed else block.data)
         self.bus.emit(events.HostFunction(now, request.name, "end", detail + (", failed" if failed else "")))
+
+    def print_for(self, guest: Guest, data: bytes) -> None:
+        """What a guest has printed has been printed."""
+        guest.output += data
+        if self._on_guest_output is not None:
+            for byte in data:
+                self._on_guest_output(byte)
 
 
 def _printable(data: bytes) -> str:

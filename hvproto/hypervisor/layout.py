@@ -33,6 +33,11 @@ class Layout:
     """Records that the save area has room for."""
 
     @property
+    def is_one_page(self) -> bool:
+        """Whether code, stack and tables share a page, which then is executed and written to."""
+        return self.pages == 1
+
+    @property
     def code_selector(self) -> int:
         return self.gdt_size - OWN_DESCRIPTORS * 8
 

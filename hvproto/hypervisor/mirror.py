@@ -186,6 +186,57 @@ class Mirror:
             )
         raise AssertionError("a format's last level is always a leaf")
 
+    def touch(self, linear: int, *, write: bool, user: bool) -> bool:
+        """Do what the processor does at an access that the guest's tables allow, and map the page.
+
+        That is: set A in every entry on the way, and D in the last for a write. False, and nothing done, where the
+        guest's tables refuse the access, or anything else is out of the ordinary.
+        """
+        fmt = self._format
+        if fmt is None or self.released or linear >= self.end or linear >> PAGE_SHIFT & PAGES - 1 in self._region:
+            return False
+        table, size, read = self._root, self._entry_size, self.memory.read_entry
+        rights, no_execute = W | U, 0
+        unmarked: list[int] = []
+        for level in self._levels:
+            at = table + (linear >> level.shift & level.count - 1) * size
+            entry = read(at, size)
+            if entry is None or not entry & P:
+                return False
+            large = level.large and entry & PS
+            if entry & (level.reserved_large if large else level.reserved):
+                return False
+            if level.permissions:
+                rights &= entry
+                no_execute |= entry & level.no_execute
+                if not entry & A:
+                    unmarked.append(at)
+            if not large and not level.leaf:
+                table = entry & self._frame_mask
+                continue
+            frame = entry & self._frame_mask
+            if large:
+                frame = large_frame(fmt, entry, level.shift) | linear & (1 << level.shift) - PAGE_SIZE
+            if (user and not rights & U) or (write and not rights & W and (user or self.mode.write_protect)):
+                return False
+            if not self.memory.is_ram(frame):
+                return False
+            for place in unmarked:
+                self.memory.set_bits(place, A)
+            if write and not entry & D:
+                self.memory.set_bits(at, A | D)
+            dirty = write or bool(entry & D)
+            page = GuestPage(frame, bool(rights & W), bool(rights & U), True, dirty, bool(no_execute))
+            try:
+                self.busy = True
+                self.map_page(linear & ~PAGE_MASK, page)
+            except PoolExhausted:
+                self._give_up()
+            finally:
+                self.busy = False
+            return True
+        return False
+
     def sync_page(self, linear: int) -> None:
         """Mirror one page anew, unless the region lies there."""
         if self.released or linear >> PAGE_SHIFT & PAGES - 1 in self._region:

@@ -14,12 +14,16 @@ from hvproto.events import EventBus
 from hvproto.hypervisor.address_space import AddressSpace
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.emulate import Emulator
+from hvproto.hypervisor.exit_policy import ExitPolicy, Routes
+from hvproto.hypervisor.exit_view import Answer, Handler
 from hvproto.hypervisor.exits import GENERAL_PROTECTION, Exits
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.mirror import Mirror
 from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.plan import Provider
+from hvproto.hypervisor.region import Region
+from hvproto.hypervisor.quick_exits import QuickExits
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.images.image import Image
@@ -51,7 +55,8 @@ from hvproto.processor.settings import (
     SettingValue,
 )
 
-_FPU_BITS_OF_CR0 = CR0_MP | CR0_EM | CR0_TS
+_FPU_BITS_OF_CR0 = CR0_MP | CR0_EM | CR0_TS | CR0_NE
+"""NE among them: without it, an FPU error is no #MF but a line of the chip set."""
 _GUEST_BITS_OF_CR4 = CR4_DE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE
 _ENVIRONMENT = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE
 
@@ -77,11 +82,14 @@ class MirroredGuest(Guest):
         processor = machine.processor
         self.cpu = VirtualCpu(processor, memory, lambda: self.now)
         self.cpu.machine_model = self.model
+        self.cpu.behind = self.pc.platform.space
         self.space = AddressSpace(processor, machine.ram.view, memory, frames, self.cpu, bus, self.where, policy)
         self.decoder = self.space.decoder
         self.save_area = self.space.region.save_area
         self.emulator = Emulator(self.cpu, self, self)
         self.exits = Exits(self)
+        self.quick = QuickExits(self)
+        self.exit_policy = ExitPolicy(self)
         self._stopped = True
         self._debug_changed = False
         self.cpu.on_debug_change = self._on_debug_change
@@ -103,9 +111,41 @@ class MirroredGuest(Guest):
         self._first_registers = {0: boot.eax, 3: boot.ebx}
 
     @property
+    def region(self) -> Region:
+        """The hypervisor's own pages in this guest's address space."""
+        return self.space.region
+
+    @property
     def mirror(self) -> Mirror:
         """The mirror that is loaded now."""
         return self.space.mirror
+
+    # -- who decides -------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> Routes:
+        """The route of each vector, to be changed at any time: ``guest.routes[14] = Provider.HOST``."""
+        return self.exit_policy.routes
+
+    def on_exit(self, handler: Handler) -> Handler:
+        """Ask this handler, after those that are there, about every exit from the next one on; also a decorator."""
+        self.exit_policy.handlers = (*self.exit_policy.handlers, handler)
+        return handler
+
+    def off_exit(self, handler: Handler) -> None:
+        """Ask this handler no more, from the next exit on. Raises ValueError if it isn't there."""
+        handlers = list(self.exit_policy.handlers)
+        handlers.remove(handler)
+        self.exit_policy.handlers = tuple(handlers)
+
+    def answer_event(self, answer: Answer) -> None:
+        """What is to become of the event that the guest has left for, once it goes on. Raises ValueError."""
+        self.exit_policy.answer_event(answer)
+
+    def reason_to_leave(self) -> Leave | None:
+        if self.exit_policy.waiting:
+            return Leave.EVENT
+        return super().reason_to_leave()
 
     # -- settings ----------------------------------------------------------------------------
 
@@ -124,7 +164,7 @@ class MirroredGuest(Guest):
         return {setting: Replacement(value, Provider.HYPERVISOR) for setting, value in values.items()}
 
     def _real_cr0(self) -> int:
-        return CR0_PE | CR0_ET | CR0_NE | CR0_WP | CR0_PG | self.cpu.control(Setting.CR0) & _FPU_BITS_OF_CR0
+        return CR0_PE | CR0_ET | CR0_WP | CR0_PG | self.cpu.control(Setting.CR0) & _FPU_BITS_OF_CR0
 
     def _real_cr4(self) -> int:
         # TSD: RDTSC is to tell the guest's own time.
@@ -181,12 +221,15 @@ class MirroredGuest(Guest):
     def enter(self) -> None:
         super().enter()
         processor = self.machine.processor
-        processor.is_trap = self._is_trap
+        self._hosts_traps, processor.is_trap = processor.is_trap, self._is_trap
         processor.on_system_call = self._on_system_call
+        self.space.deferral.enter()
 
     def leave(self) -> None:
         processor = self.machine.processor
         processor.on_system_call = None
+        processor.is_trap = self._hosts_traps
+        self.space.monitor.pull()
         super().leave()
 
     def first_entry(self) -> None:
@@ -230,6 +273,7 @@ class MirroredGuest(Guest):
         """One run of the processor, with what has to be done before and after it."""
         machine, processor = self.machine, self.machine.processor
         self.clock.run_due()
+        self.exit_policy.finish_event()
         reason = self.reason_to_leave()
         if reason is not None:
             return reason
@@ -237,16 +281,17 @@ class MirroredGuest(Guest):
             return Leave.INTERRUPT
         deadline = self.deadline(limit)
         if not self._stopped:
-            self.space.follow_stores()
-            if processor.cpl == 0:  # between a stub's first instruction and its HLT
+            if processor.cpl == 0:  # between a stub's first instruction and its HLT: all else can wait for that
                 deadline = max(deadline, processor.now + 1)
-            elif self._can_interrupt() or self._nmi_waits or self._resets:
-                self.cpu.capture()
-                self._stopped = True
+            else:
+                self.space.follow_stores()
+                if self._can_interrupt() or self._nmi_waits or self._resets:
+                    self.cpu.capture()
+                    self._stopped = True
         if self._stopped:
             if self._resets and self.pc.bios is not None:
                 self._resets = self.halted = False
-                self.pc.bios.start()
+                self.pc.reset()
             if self.halted and not self._nmi_waits:
                 wait = self.wait(accepts_interrupts=self.cpu.interrupts)
                 if wait is not None:
@@ -259,13 +304,14 @@ class MirroredGuest(Guest):
                 self.exits.interrupt(self.board.interrupts.acknowledge())
             if self._resume():
                 deadline = processor.now + 1
-        match machine.run_processor(deadline):
+        match self._run_on(deadline):
             case Stop.HALT:
                 self._stopped = True
                 frame = self.space.region.read_frame()
                 self.cpu.load(frame)
                 self.space.follow_stores()
-                self.exits.handle(frame.vector, frame.error_code)
+                if self.exit_policy.asks(frame.vector, frame.error_code):
+                    self.exits.handle(frame.vector, frame.error_code)
             case Stop.TRAP:
                 self._stopped = True
                 self.cpu.capture()
@@ -273,12 +319,25 @@ class MirroredGuest(Guest):
                 if self.exits.faults_by_itself():
                     processor.raise_exception(GENERAL_PROTECTION, 0)
                     self._stopped = False
-                else:
+                elif self.exit_policy.asks(GENERAL_PROTECTION, 0, trapped=True):
                     self.exits.trapped()
             case Stop.DEADLINE:
                 pass
         machine.check_limit(limit)
         return None
+
+    def _run_on(self, deadline: int) -> Stop:
+        """Run until there is something that `QuickExits` leaves to others."""
+        quick = self.quick
+        while True:
+            stop = self.machine.run_processor(deadline)
+            if stop is Stop.HALT:
+                if not quick.handle():
+                    return stop
+            elif stop is not Stop.TRAP or not quick.trapped():
+                return stop
+            elif self._can_interrupt():
+                return Stop.DEADLINE
 
     def _can_interrupt(self) -> bool:
         return self.board.interrupts.pending and self.cpu.interrupts and not self.cpu.in_interrupt_shadow
@@ -290,6 +349,7 @@ class MirroredGuest(Guest):
         if self._debug_changed:
             self._load_debug_registers()
         self.cpu.store()
+        self.quick.resuming()
         self._stopped = False
         shadow = self.cpu.in_interrupt_shadow
         if shadow:

@@ -2,7 +2,8 @@
 
 Guest table pages are write-protected in *physical* memory, so a store is caught through whatever
 alias and by whatever instruction it comes. The store is committed by the processor room and only
-recorded here; `drain` hands the records on when the processor has stopped at the next block.
+recorded here; `drain` hands the records on when the processor has stopped at the next block. Stores that nothing can
+notice before the next exit are *deferred*: they don't stop the processor.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class TableStore:
 
     gpa: GPA
     size: int
+    value: int | None = None
+    """What was stored, where what is there now may be something else already."""
+    deferred: bool = False
+    """No processor can have cached what was there before."""
 
 
 class Monitor:
@@ -31,6 +36,8 @@ class Monitor:
         self._memory = memory
         self._users: dict[GPA, int] = {}
         self._records: list[TableStore] = []
+        self.touched: set[GPA] = set()
+        """The pages whose users have changed since whoever looks here emptied it."""
         self.on_watch: Callable[[GPA, bool], None] | None = None
         processor.on_protected_store = self._on_protected_store
         memory.on_write = self._on_own_write
@@ -42,13 +49,15 @@ class Monitor:
 
     @property
     def pending(self) -> bool:
-        return bool(self._records)
+        """Whether there is something to drain."""
+        return bool(self._records) or self._processor.engine.deferred.waits
 
     def watch(self, gpa: int) -> None:
         """One more user of the page at this guest-physical address."""
         page = GPA(gpa & ~PAGE_MASK)
         count = self._users.get(page, 0)
         self._users[page] = count + 1
+        self.touched.add(page)
         if count == 0:
             self._protect(page, on=True)
 
@@ -58,6 +67,7 @@ class Monitor:
         for page in pages:
             count = self._users.get(page, 0)
             self._users[page] = count + 1
+            self.touched.add(page)
             if count == 0:
                 frame = self._memory.to_host(page)
                 if frame is not None:
@@ -75,11 +85,16 @@ class Monitor:
     def unwatch(self, gpa: int) -> None:
         page = GPA(gpa & ~PAGE_MASK)
         count = self._users.get(page, 0)
+        self.touched.add(page)
         if count > 1:
             self._users[page] = count - 1
         elif count == 1:
             del self._users[page]
             self._protect(page, on=False)
+
+    def users(self, page: GPA) -> int:
+        """How many users watch this page."""
+        return self._users.get(page, 0)
 
     def _protect(self, page: GPA, *, on: bool) -> None:
         frame = self._memory.to_host(page)
@@ -89,14 +104,24 @@ class Monitor:
     def _on_protected_store(self, physical: int, size: int) -> None:
         gpa = self._memory.to_guest(HPA(physical))
         if gpa is not None:
+            self.pull()
             self._records.append(TableStore(gpa, size))
             self._processor.request_stop()
 
     def _on_own_write(self, gpa: GPA, size: int) -> None:
         if GPA(gpa & ~PAGE_MASK) in self._users:
+            self.pull()
             self._records.append(TableStore(gpa, size))
+
+    def pull(self) -> None:
+        """Take over what the processor has deferred: of this guest, so before another one gets the processor."""
+        for physical, size, value in self._processor.engine.deferred.take():
+            gpa = self._memory.to_guest(HPA(physical))
+            if gpa is not None:
+                self._records.append(TableStore(gpa, size, value, deferred=True))
 
     def drain(self) -> list[TableStore]:
         """What was stored since the last call, in order."""
+        self.pull()
         records, self._records = self._records, []
         return records

@@ -38,6 +38,8 @@ class Plan:
     name: str
     settings: Mapping[Setting, Provider]
     vectors: Mapping[int, Provider] = field(default_factory=dict)
+    shrinks_region: bool = False
+    """Whether a mirrored guest's region may shrink to one page where the guest leaves no room for six."""
 
     def provider(self, setting: Setting) -> Provider:
         return self.settings.get(setting, Provider.HOST)
@@ -53,22 +55,26 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """A plan from ``NAME[,SETTING=PROVIDER|,vector.N=PROVIDER]...``. Raises PlanError."""
+        """A plan from ``NAME[,SETTING=PROVIDER|,vector.N=PROVIDER|,region=shrink]...``. Raises PlanError."""
         base, *changes = (part.strip() for part in text.split(","))
         if base not in BUILT_IN:
             raise PlanError(f"unknown plan {base!r}: there are {', '.join(BUILT_IN)}")
         settings = dict(BUILT_IN[base].settings)
         vectors = dict(BUILT_IN[base].vectors)
+        shrinks = False
         for change in changes:
             what, equals, who = (part.strip() for part in change.partition("="))
             if not equals:
                 raise PlanError(f"{change!r} in the plan: write SETTING=PROVIDER or vector.N=PROVIDER")
+            if what.lower() == "region":
+                shrinks = _shrinks(who)
+                continue
             provider = _provider(who)
             if what.lower().startswith("vector."):
                 vectors[_vector(what[len("vector.") :])] = provider
             else:
                 settings[_setting(what)] = provider
-        return cls(text if changes else base, settings, vectors)
+        return cls(text if changes else base, settings, vectors, shrinks)
 
     def check_runnable(self) -> None:
         """Raise PlanError unless a whole guest can run under this plan.
@@ -76,8 +82,8 @@ class Plan:
         Any mixture can be coupled; but a guest kernel needs its exceptions, descriptors and page
         table from one side.
         """
-        if self.name == "application":
-            raise PlanError("plan application (Figure 1's layering) can't run a guest yet; use mirrored or direct")
+        if self.guest_in_process:
+            return
         together = (Setting.IDTR, Setting.GDTR, Setting.TR, Setting.CR3, Setting.CR0, Setting.CR4, Setting.EFER)
         providers = {self.provider(setting) for setting in together}
         if len(providers) > 1 or Provider.HOST in providers:
@@ -86,9 +92,18 @@ class Plan:
                 f"a guest can't run under this mixture ({shown}): these settings must come from one side. "
                 "A mixture is for coupling by hand, through hvproto.hypervisor.coupling"
             )
-        if self.vectors:
-            numbers = ", ".join(map(str, sorted(self.vectors)))
-            raise PlanError(f"routes of single vectors ({numbers}) can't be run with a whole guest yet")
+        for vector, provider in sorted(self.vectors.items()):
+            if self.guest_at_ring0 and provider is not Provider.GUEST:
+                raise PlanError(
+                    f"vector {vector} can't go to the {provider} in a plan whose guest is at ring 0: the processor calls "
+                    "the guest's own handlers itself. Use plan mirrored"
+                )
+            check_route(vector, provider)
+
+    @property
+    def guest_in_process(self) -> bool:
+        """Whether nothing is replaced at all: the guest lives inside a process of the host, as figure 1 has it."""
+        return not self.replaced and not self.vectors
 
     @property
     def guest_at_ring0(self) -> bool:
@@ -96,11 +111,32 @@ class Plan:
         return self.provider(Setting.CR3) is Provider.GUEST
 
 
+def check_route(vector: int, provider: Provider) -> None:
+    """Raise PlanError if a deprivileged guest's vector can't be routed to this provider."""
+    if not 0 <= vector < VECTORS:
+        raise PlanError(f"unknown vector {vector}: give a number from 0 to 255")
+    if provider is not Provider.HYPERVISOR and vector in _UNROUTABLE:
+        raise PlanError(f"vector {vector} can't go to the {provider}: {_UNROUTABLE[vector]}")
+
+
+_UNROUTABLE = {
+    2: "an NMI of the machine is always the host's, and one of the guest's board always the guest's",
+    8: "a double fault arises while another exception is delivered to the guest, and belongs to that delivery",
+    18: "a machine check is always the host's",
+}
+
+
 def _provider(text: str) -> Provider:
     try:
         return Provider(text.lower())
     except ValueError:
         raise PlanError(f"unknown provider {text!r}: there are host, hypervisor, guest") from None
+
+
+def _shrinks(text: str) -> bool:
+    if text.lower() not in ("shrink", "full"):
+        raise PlanError(f"unknown region {text!r}: there are shrink, full")
+    return text.lower() == "shrink"
 
 
 def _setting(text: str) -> Setting:

@@ -151,6 +151,11 @@ class Region:
 
     # -- the frame of an exit ----------------------------------------------------------------
 
+    def place_of_frame(self) -> tuple[struct.Struct, HPA]:
+        """How a frame lies in RAM, and where: that never changes."""
+        frame = self._form.frame
+        return frame, HPA(self._place(self.layout.stack_top - 1) + 1 - frame.size)
+
     def read_frame(self) -> Frame:
         """What the processor and the stub have pushed: seven words below the top of the stack."""
         frame = self._form.frame

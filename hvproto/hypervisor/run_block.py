@@ -8,21 +8,34 @@ layout is documented in guests/host.asm too.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hvproto.addresses import HPA, HVA, PAGE_MASK, PAGE_SIZE
 from hvproto.errors import RunError, Where
+from hvproto.hypervisor.process_cpu import SignalFrame
 from hvproto.processor.paging import PagingMode, ReadEntry, walk
 
 DOOR_PORT = 0x4856
 MAGIC = 0x42525648  # "HVRB"
 VERSION = 1
+EVENT_HANDLED = 1
+"""What the emulation program answers (as the result) to an event of the guest's that it has dealt with itself: the
+guest goes on. 0 has the event reflected to the guest's own handler."""
+INSIDE = 8
+"""The exit reason that sends the emulation program into the guest itself."""
 DATA_OFFSET = 0x200
 DATA_SIZE = 512
 _CONFIGURATION = struct.Struct("<7I")
 _ANSWER = struct.Struct("<4I")
 _ANSWER_OFFSET = 0x20
+_MAPPINGS_LEFT_OFFSET = 0x24
 _RESULT_OFFSET = 0x30
+_SIGNALLED_OFFSET = 0x34
+_SIGNAL_OFFSET = 0xB0
+_MAPPINGS_OFFSET = 0x400
+_MAPPING = struct.Struct("<3I")
+MAPPINGS = (PAGE_SIZE - _MAPPINGS_OFFSET) // _MAPPING.size
+"""As many system calls for mappings fit into the block at once."""
 
 
 class BadRunBlock(RunError):
@@ -105,8 +118,36 @@ class RunBlock:
         """The 512 data bytes."""
         return bytes(self._ram[self.place + DATA_OFFSET :][:DATA_SIZE])
 
-    def answer(self, reason: int, arg0: int = 0, arg1: int = 0, data: bytes = b"") -> None:
+    def answer(self, reason: int, arg0: int = 0, arg1: int = 0, data: bytes = b"", *, arg2: int = 0) -> None:
         """Tell the emulation program why the guest gave the processor back."""
-        _ANSWER.pack_into(self._ram, self.place + _ANSWER_OFFSET, reason, arg0, arg1, 0)
+        _ANSWER.pack_into(self._ram, self.place + _ANSWER_OFFSET, reason, arg0, arg1, arg2 & 0xFFFF_FFFF)
         at = self.place + DATA_OFFSET
         self._ram[at : at + len(data)] = data
+
+    # -- for a guest inside the emulation program (plan `application`) -----------------------
+
+    def take_signal(self) -> SignalFrame | None:
+        """The signal by which the guest was left since the last time, if it was."""
+        at = self.place + _SIGNALLED_OFFSET
+        signalled = self._ram[at]
+        self._ram[at] = 0
+        if not signalled:
+            return None
+        return SignalFrame.unpack(SignalFrame.layout.unpack_from(self._ram, self.place + _SIGNAL_OFFSET))
+
+    def go_inside(self, signal: SignalFrame, mappings: Sequence[tuple[int, int, int]], *, more: bool) -> None:
+        """Registers to go on with, and at most MAPPINGS system calls to be made first; ``more`` of these are to come.
+
+        A mapping is (linear address, offset in the guest's memory and rights, size in bytes).
+        """
+        frame = signal.pack()
+        at = self.place + _SIGNAL_OFFSET
+        self._ram[at : at + len(frame)] = frame
+        for number, mapping in enumerate(mappings):
+            _MAPPING.pack_into(self._ram, self.place + _MAPPINGS_OFFSET + number * _MAPPING.size, *mapping)
+        self.answer(INSIDE, len(mappings), int(more))
+
+    @property
+    def mappings_left(self) -> int:
+        """How many of the mappings weren't made, with the one that was refused."""
+        return int.from_bytes(self._ram[self.place + _MAPPINGS_LEFT_OFFSET :][:4], "little")

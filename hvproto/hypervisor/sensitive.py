@@ -92,7 +92,7 @@ class Decoder:
         """The instruction that these bytes begin with in code of this mode, or None if they are none."""
         key = mode, code[:LONGEST_INSTRUCTION]
         if key not in self._known:
-            self._known[key] = self._first(key[1], mode) or self._first(_plain(key[1]), mode)
+            self._known[key] = self._first(key[1], mode) or self._first(_plain(key[1], mode), mode)
         return self._known[key]
 
     def _first(self, code: bytes, mode: int) -> capstone.CsInsn | None:
@@ -103,10 +103,11 @@ class Decoder:
         return next(decoder.disasm(code, 0, 1), None)
 
 
-def _plain(code: bytes) -> bytes:
+def _plain(code: bytes, mode: int) -> bytes:
     """The same bytes with others instead of LOCK and REP prefixes: the engine executes what these make undefined."""
-    prefixes = code[: len(code) - len(code.lstrip(bytes(_LEGACY_PREFIXES)))]
-    harmless = bytes(byte for byte in prefixes if byte not in b"\xf0\xf2\xf3")[-1:] or b"\x3e"
+    prefixes = code[: len(code) - len(code.lstrip(bytes(CodeKind(mode).prefixes)))]
+    # Not a REX: one that another prefix follows counts for nothing, and has to go on doing so.
+    harmless = bytes(byte for byte in prefixes if byte in _LEGACY_PREFIXES - set(b"\xf0\xf2\xf3"))[-1:] or b"\x3e"
     replaced = b"".join(harmless if byte in b"\xf0\xf2\xf3" else bytes([byte]) for byte in prefixes)
     return replaced + code[len(prefixes) :]
 

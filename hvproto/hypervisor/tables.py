@@ -28,6 +28,10 @@ MAX_USES = 1 << 16
 """Places that tables have in one root's structure. A table full of pointers to itself would have 2^27 of them."""
 
 
+MANY_USES = 16
+"""A page that is more tables at once has its stores followed one by one."""
+
+
 class TooManyTables(PoolExhausted):
     """The guest's page tables map more page tables than can be followed."""
 
@@ -218,6 +222,41 @@ class GuestTables:
 
     def is_table(self, gpa: int) -> bool:
         return GPA(gpa & ~PAGE_MASK) in self._uses
+
+    def deferrable(self, page: GPA, users: int, region: tuple[int, int]) -> int:
+        """The size of the entries, if stores to this page may be deferred; 0 if not.
+
+        They may where it is nothing but last-level tables (``users`` is how many watch it), of which none maps a page
+        of ``region``, [first, end) by page numbers: a conflict is to be seen at once.
+        """
+        uses = self._uses.get(page, {})
+        if len(uses) != users or not 0 < users <= MANY_USES:
+            return 0
+        sizes = set()
+        for use in uses:
+            root = self._roots[use.mirror.mode]
+            level = root.levels[use.level]
+            if not level.leaf or (use.base < region[1] and region[0] < use.base + level.count):
+                return 0
+            sizes.add(root.entry_size)
+        return sizes.pop() if len(sizes) == 1 else 0
+
+    def leaf_tables(self, first: int, end: int) -> list[GPA]:
+        """The pages of the last-level tables that map any of the page numbers [first, end), in whatever root."""
+        found: list[GPA] = []
+        for root in self._roots.values():
+            uses = [root.use] if root.use is not None else []
+            for level in root.levels:
+                if level.leaf:
+                    found.extend(GPA(use.table & ~PAGE_MASK) for use in uses)
+                    break
+                below: list[Use] = []
+                for use in uses:
+                    low = max((first - use.base) // level.pages, 0)
+                    high = min((end - 1 - use.base) // level.pages + 1, level.count)
+                    below.extend(use.children[index] for index in range(low, high) if index in use.children)
+                uses = below
+        return found
 
     def changes(self, store: TableStore) -> list[Change]:
         """What a store may have changed; the links follow it, the mirrors don't yet."""

@@ -8,7 +8,7 @@ this processor as it does to the real one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.guest_ram import GuestRam
 from hvproto.hypervisor.region import Frame
+from hvproto.machine.physical_space import PhysicalSpace
 from hvproto.processor.cpu import Cpu
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Raised
@@ -110,6 +111,8 @@ class VirtualCpu(Cpu):
         self._nmi_blocked = False
         self._debug = {0: 0, 1: 0, 2: 0, 3: 0, 6: 0xFFFF_0FF0, 7: 0x400}
         self.msrs: dict[int, int] = {}
+        self.behind = PhysicalSpace(None, memory.size, lambda: None)
+        """What answers where there is no RAM: the guest's devices, or nobody."""
         self.machine_model: Model | None = None
         """What the guest's machine adds to CPUID, MSRs and CR8."""
         self.task_priority = 0
@@ -360,7 +363,13 @@ class VirtualCpu(Cpu):
 
         Raises `Raised` (the guest's page fault) or `UnmappedAccess`, with both bits set, where there is no RAM.
         """
-        mode = mode or self.paging_mode
+        physical = self._walk(linear, access, user, mode or self.paging_mode)
+        if not self.memory.is_ram(physical):
+            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), physical)
+        return physical
+
+    def _walk(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
+        """The same, wherever it leads to."""
         if mode.efer & EFER_LMA and not is_canonical(linear):
             raise Raised(13, 0)
         found = walk(mode, self.read_physical, linear)
@@ -373,21 +382,24 @@ class VirtualCpu(Cpu):
                 self.memory.set_bits(address, bits)
         if updates:
             self.on_bits_set(linear)
-        if not self.memory.is_ram(found.physical):
-            kind = "instruction fetch" if access is Access.FETCH else access.name.lower()
-            raise UnmappedAccess(kind, found.physical)
         return found.physical
 
     def read_as(self, linear: int, size: int, *, user: bool) -> int:
         """An integer from linear memory with the rights of a program (``user``) or of a kernel."""
-        data = b"".join(self.ram[at : at + n] for at, n in self._places(linear, size, Access.READ, user))
-        return int.from_bytes(data, "little")
+        return int.from_bytes(self.read_bytes(linear, size, user=user), "little")
 
     def write_as(self, linear: int, size: int, value: int, *, user: bool) -> None:
         """Store an integer with those rights; nothing is stored if any page faults."""
-        data = value.to_bytes(size, "little")
-        for at, n in self._places(linear, size, Access.WRITE, user):
-            self.ram[at : at + n] = data[:n]
+        self.write_bytes(linear, value.to_bytes(size, "little"), user=user)
+
+    def read_bytes(self, linear: int, size: int, *, user: bool = False) -> bytes:
+        """Bytes from linear memory, of the guest's devices where it has no RAM. Raises `Raised` alone."""
+        return b"".join(self._load(at, n) for at, n in self._places(linear, size, Access.READ, user))
+
+    def write_bytes(self, linear: int, data: bytes, *, user: bool = False) -> None:
+        """Bytes to linear memory, or to the guest's devices; nothing is written if any page faults."""
+        for at, n in self._places(linear, len(data), Access.WRITE, user):
+            self._store(at, data[:n])
             data = data[n:]
 
     def _places(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
@@ -395,9 +407,30 @@ class VirtualCpu(Cpu):
         places = []
         while size > 0:
             n = min(size, PAGE_SIZE - page_offset(linear))
-            places.append((self.translate(linear, access, user=user, mode=mode), n))
+            places.append((self._walk(linear, access, user, mode), n))
             linear, size = linear + n & linear_mask(mode), size - n
         return places
+
+    def _load(self, physical: int, size: int) -> bytes:
+        """Bytes within a page of RAM or, where there is none, of whoever answers there."""
+        if self.memory.is_ram(physical):
+            return self.ram[physical : physical + size]
+        return b"".join(self.behind.read(at, n).to_bytes(n, "little") for at, n in _transfers(physical, size))
+
+    def _store(self, physical: int, data: bytes) -> None:
+        if self.memory.is_ram(physical):
+            self.ram[physical : physical + len(data)] = data
+            return
+        for at, n in _transfers(physical, len(data)):
+            self.behind.write(at, n, int.from_bytes(data[at - physical : at - physical + n], "little"))
+
+
+def _transfers(physical: int, size: int) -> Iterator[tuple[int, int]]:
+    """(address, size) of the accesses that a device sees: of 4 bytes, then of 2 and 1."""
+    while size:
+        n = 4 if size >= 4 else 2 if size >= 2 else 1
+        yield physical, n
+        physical, size = physical + n, size - n
 
 
 @cache

@@ -236,16 +236,19 @@ def test_a_guest_write_that_maps_over_the_region_moves_the_region(over, look):
 
 @pytest.mark.claim(1, 6)
 def test_without_relocation_the_guest_never_gets_its_page(hosted, look, monkeypatch):
-    monkeypatch.setattr(AddressSpace, "_relocate", lambda self, conflict, cause: None)
+    stay, last = [], []
+    monkeypatch.setattr(AddressSpace, "_relocate", lambda self, conflict, cause: stay.append(run.registers()))
     run = hosted("over")
+    run.at(run.guest_image.symbols["compare"], lambda: last.append(run.registers()))
     with pytest.raises(LimitReached):
         run.execute(SHORT)
-    assert len(run.named("PageTableWrite")) == 1, "it should be stuck right after its first store"
+    assert len(run.named("PageTableWrite")) == len(stay) == 1, "it should be stuck right after its first store"
     assert run.word("stage") == 0
     assert run.word("right") == 0
-    # The guest still has the processor: its table maps a page where the region still is.
+    # Its table maps a page where the region still is, as long as it tries.
     guest = look.two_level(run.ram, run.guest_image.symbols["directory"])
-    assert [at for at in look.region(run.registers()).pages if at in guest] == [0xFFFF_E000]
+    assert [at for at in look.region(stay[0]).pages if at in guest] == [0xFFFF_E000]
+    assert last[-1].idtr == stay[0].idtr
 
 
 # -- claim 2 -------------------------------------------------------------------------------------

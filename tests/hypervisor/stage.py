@@ -130,6 +130,7 @@ def move_at_every_exit(guest: MirroredGuest) -> list[int]:
     """Have a guest's region moved, to and fro below the highest hole, before each exit is handled."""
     places: list[int] = []
     exits = guest.exits
+    guest.quick.enabled = False  # every exit is to come by here
 
     def move() -> None:
         top = guest.space.hole()

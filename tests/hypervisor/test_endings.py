@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from hvproto.addresses import GVA
 from hvproto.bundled import kernel_path
 from hvproto.errors import LimitReached, NoMemory, NoRoom, RunError, TripleFault, Unsupported, World
-from hvproto.events import Event, EventBus, Shutdown
+from hvproto.hypervisor.free_space import FreeSpace
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import Fixed, Move, RelocationPolicy, SuggestionRefused
 from hvproto.hypervisor.session import GuestNeverRan, Session
 from hvproto.images.assembly import assemble_text
 from hvproto.images.image import Image
 from hvproto.images.load import load_image
-
-PAGING = """
-    mov edi, 0x200000                   ; 4 MiB one to one, with large pages
-    mov ecx, 1024
-    xor eax, eax
-    rep stosd
-    mov dword ptr [0x200000], 0x83
-    mov eax, 0x200000
-    mov cr3, eax
-    mov eax, cr4
-    or eax, 0x10
-    mov cr4, eax
-    mov eax, cr0
-    or eax, 0x80000000
-    mov cr0, eax
-"""
-# Longer than a tick of the host's, so that its other process gets the processor at all.
-BUSY = "mov ecx, 250000\n2: dec ecx\njnz 2b\n"
-
-
-def kernel(body: str) -> Image:
-    return assemble_text(f".origin 0x100000\nstart: cli\nmov esp, 0x180000\n{BUSY}{body}")
-
-
-class Run:
-    """A guest under the bundled host, to its end."""
-
-    def __init__(self, image: Image, plan: str = "mirrored", limit: int | None = 50_000_000) -> None:
-        self.events: list[Event] = []
-        bus = EventBus()
-        bus.subscribe(self.events.append)
-        self.session = Session(load_image(str(kernel_path("host"))), [image], Plan.parse(plan), bus=bus)
-        self.error: RunError | None = None
-        self.status: int | None = None
-        try:
-            self.status = self.session.run(limit)
-        except RunError as error:
-            self.error = error
-        self.said = self.session.machine.debug_output.decode()
-
-    def check_the_host_ended_well(self) -> None:
-        assert "host: ticks=" in self.said
-        ticks = int(self.said.split("ticks=")[1].split()[0])
-        assert ticks == self.session.machine.board.pit.raised
-        assert int(self.said.split("worker=")[1].split()[0]) > 0, "the host's other process stood still"
-        assert isinstance(self.events[-1], Shutdown)
+from hvproto.machine.ram import MIB
+from tests.hypervisor.hosted import PAGING, Run, kernel
+from tests.hypervisor.stage import bare
 
 
 @pytest.mark.parametrize("plan", ["mirrored", "direct"])
@@ -94,42 +55,26 @@ def test_a_guest_that_never_ends(plan: str) -> None:
     assert run.session.machine.board.pit.raised > 0
 
 
-@pytest.mark.parametrize("access, kind", [
-    ("mov eax, [0x400000]", "read"), ("mov dword ptr [0x400010], 1", "write"), ("mov eax, 0x400020\njmp eax", "fetch"),
-    ("invlpg [0x400000]\nlidt [0x400030]", "read"), ("mov esp, 0x400100\npushf", "write"),
-])  # fmt: skip
-def test_memory_that_is_not_there(access: str, kind: str) -> None:
-    body = PAGING + "mov dword ptr [0x200004], 0x80000083\nhere:\n" + access + "\nhlt"
-    image = kernel(body)
-    run = Run(image)
-    assert isinstance(run.error, NoMemory) and run.error.access == kind
-    assert 0x8000_0000 <= run.error.physical < 0x8000_0200
+@pytest.mark.parametrize("plan", ["mirrored", "direct"])
+@pytest.mark.parametrize("way", ["mov eax, 0x400020\njmp eax", "push 0x400020\nret"])
+def test_code_where_there_is_no_memory(plan: str, way: str) -> None:
+    image = kernel(f"{PAGING}mov dword ptr [0x200004], 0x80000083\n{way}")
+    run, alone = Run(image, plan), bare(image, memory=16 * MIB, limit=1_000_000).error
+    assert isinstance(run.error, NoMemory) and isinstance(alone, NoMemory)
+    assert run.error.access == alone.access == "instruction fetch"
+    assert run.error.physical == alone.physical == 0x8000_0020
+    assert run.error.where.eip == alone.where.eip == 0x40_0020
     assert run.error.where.world is World.GUEST
-    assert kind == "fetch" or image.symbols["here"] <= run.error.where.eip < image.symbols["here"] + 20
     run.check_the_host_ended_well()
 
 
-@pytest.mark.parametrize("body, words", [
-    ("mov eax, 0x20\nlldt ax", "LLDT"), ("mov eax, cr0\nand eax, -2\nmov cr0, eax", "protected mode"),
-    ("mov ecx, 0xc0000080\nmov eax, 0x100\nxor edx, edx\nwrmsr", "long mode"),
-    ("mov eax, 1\nmov dr7, eax", "DR7"), ("push 0\npush 0\npush 0\npush 0\npush 0x100\npush 0\npush 0x20002\npush 0x8\npush 0\niret", "virtual-8086"),
-    ("call 0x28:0", "far transfer"),
-])  # fmt: skip
-def test_what_is_not_built_is_said_by_name(body: str, words: str) -> None:
-    tables = (
-        "lgdt [pointer]\n"
-        + body
-        + """
-    hlt
-    .align 8
-    gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0, 0x0000820010000fff, 0x00008c0000080000
-    pointer:
-        .word 47
-        .long gdt
-    """
-    )
-    run = Run(kernel(tables))
-    assert isinstance(run.error, Unsupported) and words in run.error.reason
+@pytest.mark.parametrize("plan", ["mirrored", "direct"])
+def test_what_is_not_built_is_said_by_name(plan: str) -> None:
+    image = kernel("mov ecx, 0x1b\nmov eax, 0x100900\nxor edx, edx\nhere: wrmsr\nhlt")  # the local APIC over RAM
+    run, alone = Run(image, plan), bare(image, memory=16 * MIB, limit=1_000_000).error
+    assert isinstance(run.error, Unsupported) and isinstance(alone, Unsupported)
+    assert run.error.reason == alone.reason and "IA32_APIC_BASE is set to 0x100900" in alone.reason
+    assert run.error.where.world is World.GUEST and run.error.where.eip == alone.where.eip == image.symbols["here"]
     assert run.error.exit_status == 1
     run.check_the_host_ended_well()
 
@@ -141,7 +86,8 @@ def test_a_guest_that_leaves_no_room() -> None:
     )
     run = Run(kernel(body + "hlt"))
     assert isinstance(run.error, NoRoom)
-    assert run.error.pages_sought == 5 and run.error.pages_found == 0
+    assert run.error.pages_sought == 6 and run.error.pages_found == 0
+    assert run.error.where.world is World.GUEST
     run.check_the_host_ended_well()
 
 
@@ -151,14 +97,9 @@ def test_a_host_that_never_enters_its_guest() -> None:
         session.run(1_000_000)
 
 
-@pytest.mark.parametrize("change, words", [
-    ("mov dword ptr [0x2100000], 0", "magic"), ("mov dword ptr [0x2100004], 2", "version"),
-    ("mov dword ptr [0x2100008], 7", "guest 7"), ("mov dword ptr [0x2100010], 0x1001", "whole pages"),
-    ("mov dword ptr [0x2100010], 0", "whole pages"), ("mov dword ptr [0x210000c], 0xff000000", "isn't mapped"),
-    ("mov eax, 0x2100004", "page-aligned"), ("mov eax, 0xff000000", "isn't mapped"),
-])  # fmt: skip
-def test_a_bad_run_block(change: str, words: str) -> None:
-    host = f"""
+def host_with_run_block(change: str) -> Image:
+    """A host without paging that knocks at the door, once it has made this change to a good run block."""
+    return assemble_text(f"""
     .origin 0x2000000
         mov eax, 0x2100000
         mov dword ptr [eax], 0x42525648
@@ -173,8 +114,57 @@ def test_a_bad_run_block(change: str, words: str) -> None:
         out dx, eax
         jmp 1f
     1:  hlt
-    """
-    session = Session(assemble_text(host), [kernel("hlt")], Plan.parse("mirrored"))
+    """)
+
+
+@pytest.mark.parametrize("change, words", [
+    ("mov dword ptr [0x2100000], 0", "magic"), ("mov dword ptr [0x2100004], 2", "version"),
+    ("mov dword ptr [0x2100008], 7", "guest 7"), ("mov dword ptr [0x2100010], 0x1001", "whole pages"),
+    ("mov dword ptr [0x2100010], 0", "whole pages"), ("mov dword ptr [0x210000c], 0xff000000", "isn't mapped"),
+    ("mov eax, 0x2100004", "page-aligned"), ("mov eax, 0xff000000", "isn't mapped"),
+])  # fmt: skip
+def test_a_bad_run_block(change: str, words: str) -> None:
+    session = Session(host_with_run_block(change), [kernel("hlt")], Plan.parse("mirrored"))
     with pytest.raises(RunError, match=words) as caught:
         session.run(1_000_000)
     assert caught.value.where.world is World.HOST
+
+
+def test_a_guest_whose_memory_is_elsewhere_cannot_run_directly() -> None:
+    host = host_with_run_block("mov dword ptr [eax + 12], 0x400000")
+    session = Session(host, [kernel("hlt")], Plan.parse("direct"))
+    with pytest.raises(Unsupported, match="plan direct") as caught:
+        session.run(1_000_000)
+    assert caught.value.exit_status == 1 and "mirrored" in str(caught.value)
+    # Mirrored, it can: the same kernel, loaded where the host says, comes to its HLT.
+    session = Session(host, [kernel("hlt")], Plan.parse("mirrored"))
+    assert session.run(3_000_000) == 0
+    assert session.guests[0].status == 0
+    assert bytes(session.machine.ram.view[0x50_0000:0x50_0001]) == b"\xfa"
+
+
+def region_of_a_run(policy: RelocationPolicy) -> Session:
+    """The bundled host with a kernel that maps 4 MiB at 0x80000000 and writes there."""
+    body = f"{PAGING}mov dword ptr [0x200800], 0x83\nmov dword ptr [0x80180000], 7\nhlt"
+    return Session(load_image(str(kernel_path("host"))), [kernel(body)], Plan.parse("mirrored"), policy=policy)
+
+
+def test_a_region_that_may_not_move() -> None:
+    for place, free in ((0x8000_0000, 0), (0x7FFF_C000, 4)):
+        session = region_of_a_run(Fixed(GVA(place)))
+        with pytest.raises(NoRoom) as caught:
+            session.run(50_000_000)
+        assert (caught.value.pages_sought, caught.value.pages_found) == (6, free)
+    session = region_of_a_run(Fixed(GVA(0x7FFF_A000)))
+    assert session.run(50_000_000) == 0
+    assert session.guests[0].memory.read(0x18_0000, 4) == bytes([7, 0, 0, 0])
+
+
+def test_a_policy_that_names_a_place_of_the_guests() -> None:
+    class Stubborn:
+        def suggest(self, space: FreeSpace, pages: int, history: Sequence[Move]) -> GVA:
+            return GVA(0x8000_0000)
+
+    session = region_of_a_run(Stubborn())
+    with pytest.raises(SuggestionRefused, match="Stubborn suggests 0x80000000"):
+        session.run(50_000_000)

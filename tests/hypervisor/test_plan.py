@@ -56,16 +56,19 @@ def test_errors_say_what_and_what_there_is(text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["mirrored", "direct", "mirrored,LDTR=host", "application," + ",".join(f"{s.name}=guest" for s in Setting)]
-)
+    "text",
+    ["mirrored", "direct", "application", "mirrored,LDTR=host",
+     "application," + ",".join(f"{s.name}=guest" for s in Setting)],
+)  # fmt: skip
 def test_runnable(text: str) -> None:
-    if text.startswith("application"):
+    assert Plan.parse(text).guest_in_process == (text == "application")
+    if text.startswith("application,"):
         assert Plan.parse(text).guest_at_ring0
     Plan.parse(text).check_runnable()
 
 
 @pytest.mark.parametrize("text, words", [
-    ("application", "application"), ("mirrored,IDTR=guest", "IDTR=guest"), ("direct,CR3=hypervisor", "CR3=hypervisor"),
+    ("application,vector.0=guest", "IDTR=host"), ("mirrored,IDTR=guest", "IDTR=guest"), ("direct,CR3=hypervisor", "CR3=hypervisor"),
     ("mirrored,TR=host", "TR=host"), ("direct,vector.14=host", "14"),
 ])  # fmt: skip
 def test_not_runnable(text: str, words: str) -> None:

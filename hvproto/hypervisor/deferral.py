@@ -1,0 +1,67 @@
+"""Which of the guest's table pages may have their stores deferred: kept up to date as tables and region change.
+
+A last-level entry that isn't present, or not accessed yet, is in the mirror as one that faults. So a store to it needs
+to be followed only before the next exit is handled - every access that depends on it comes here as a page fault -, and
+a kernel that fills a table with a thousand entries is stopped once instead of a thousand times. And where a guest's
+descriptor table shares its page with variables, stores to those matter to nobody.
+"""
+
+from __future__ import annotations
+
+from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT
+from hvproto.hypervisor.descriptors import ShadowDescriptors
+from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.mirror import page_number
+from hvproto.hypervisor.monitor import Monitor
+from hvproto.hypervisor.tables import GuestTables
+from hvproto.processor.deferred_stores import DeferredStores
+
+
+class Deferral:
+    """Tells the processor's `DeferredStores` the pages of one guest."""
+
+    def __init__(
+        self,
+        stores: DeferredStores,
+        memory: GuestMemory,
+        monitor: Monitor,
+        tables: GuestTables,
+        descriptors: ShadowDescriptors,
+    ) -> None:
+        self._stores = stores
+        self._pages = stores.pages
+        self._descriptors = descriptors
+        self._memory = memory
+        self._monitor = monitor
+        self._tables = tables
+        self._place = self._place_of_region()
+
+    def _place_of_region(self) -> tuple[int, int]:
+        region = self._descriptors.region  # it may shrink, and is another one then
+        first = page_number(region.base)
+        return first, first + region.pages
+
+    def enter(self) -> None:
+        """The guest gets the processor, which may have served another one."""
+        self._monitor.touched.update(GPA(start & ~PAGE_MASK) for start, _ in self._descriptors.extents)
+
+    def update(self) -> None:
+        """To be called before the guest goes on, after its tables, what is watched, or the region have changed."""
+        place = self._place_of_region()
+        touched = self._monitor.touched
+        if place != self._place:
+            touched.update(self._tables.leaf_tables(*self._place), self._tables.leaf_tables(*place))
+            self._place = place
+        for page in touched:
+            self._mark(page)
+        touched.clear()
+
+    def _mark(self, page: GPA) -> None:
+        frame = self._memory.to_host(page)
+        if frame is not None and frame >> PAGE_SHIFT < len(self._pages):
+            entry_size = self._tables.deferrable(page, self._monitor.users(page), self._place)
+            self._pages[frame >> PAGE_SHIFT] = entry_size
+            extents = self._descriptors.extents
+            if len(extents) == 1 and extents[0][0] & ~PAGE_MASK == page and self._monitor.users(page) == 1:
+                start, end = extents[0]
+                self._stores.watch_part(frame | start & PAGE_MASK, frame + end - page)
