@@ -57,7 +57,7 @@ start:
     ; 5. What the processor writes into our page tables.
     call check_accessed_and_dirty
 
-    ; 6. Interrupts from the timer, 1000 a second: asleep, then awake.
+    ; 6. Interrupts from the timer, 4000 a second: asleep, then awake.
     call start_timer
     call wait_in_halt
     call wait_in_spin

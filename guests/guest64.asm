@@ -54,7 +54,7 @@ main:
     ; 4. What the processor writes into our page tables.
     call check_accessed_and_dirty
 
-    ; 5. Interrupts from the timer, 1000 a second: asleep, then awake, there in the upper half.
+    ; 5. Interrupts from the timer, 4000 a second: asleep, then awake, there in the upper half.
     call start_timer
     call wait_in_halt
     mov rax, HIGH + wait_in_spin

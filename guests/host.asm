@@ -2,12 +2,13 @@
 ;
 ; It is the "host operating system" of Figure 1. It knows nothing of virtual machines: it has a timer, a scheduler,
 ; ten system calls, and drivers for a serial port, a disk and a debug console. One of its two programs is the
-; emulation program, and one of the ten calls, enter_guest, is the driver by which that program asks whoever stands
+; emulation program, which runs once for each guest, and one of the ten calls, enter_guest, is the driver by which that program asks whoever stands
 ; behind port 0x4856 to run a guest. With nobody there the kernel runs all the same, says so, and ends.
 ;
 ; Reading order: this file (start and end), then host/paging.asm, host/traps.asm, host/sched.asm,
 ; host/syscalls.asm (the door is there), host/drivers.asm, host/programs.asm (what runs in ring 3); then, for a guest
-; that lives inside of the emulation program (Figure 1), host/signals.asm and host/mapping.asm.
+; that lives inside of the emulation program (Figure 1), host/signals.asm and host/mapping.asm; and for several guests,
+; or larger ones, host/guests.asm.
 ;
 ; Physical memory, 64 MiB                             Virtual memory
 ;   0x00000000  guest RAM, 16 MiB                       0x00000000  nothing: a null pointer faults
@@ -16,17 +17,18 @@
 ;   0x02400000  frames for page tables and processes    0x08048000  the information page, read-only for programs
 ;   0x04000000  the end of RAM                          0x0bf00000  heap, growing up       } demand-zero pages,
 ;                                                       0x0c000000  stack, growing down    } 1 MiB for both
-;                                                       0x40000000  guest RAM     } only in the directory of the
-;                                                       0x50000000  the pool      } emulation program
+;                                                       0x30000000  the pool      } only in the directory of the
+;                                                       0x40000000  guest RAM     } emulation program
 ; The host stays out of the low 32 MiB, so that a guest may have it at the addresses where a kernel expects memory.
+; More guests, and guests with more memory, get theirs above the host's 64 MiB.
 
 .origin 0x02000000
 .entry host_start
 
 GUEST_MEMORY  = 0x40000000              ; where the emulation program sees the guest's RAM ...
-GUEST_SIZE    = 0x01000000
+GUEST_SIZE    = 0x01000000              ; unless the command line says something else
 GUEST_PHYSICAL = 0                      ; the machine's first memory
-POOL_MEMORY   = 0x50000000              ; ... and the pages it lends to its hypervisor
+POOL_MEMORY   = 0x30000000              ; ... and the pages it lends to its hypervisor
 POOL_SIZE     = 0x01000000
 POOL_PHYSICAL = 0x01000000
 HOST_MEMORY   = 0x02000000
@@ -55,6 +57,7 @@ host_start:
     cli
     cld
     mov esp, idle_stack_top             ; whoever boots becomes the idle process, and keeps this stack
+    call read_command_line              ; while EAX and EBX are the loader's, and its memory nobody else's
     lgdt [kernel_gdt_pointer]
     jmp KERNEL_CODE:.own_segments       ; a far jump is the only way to load CS
 .own_segments:
@@ -102,9 +105,17 @@ finish:
     mov al, 0xff
     out 0xa1, al
     out 0x21, al
-    mov ebx, [emulator_process + PROCESS_STATUS]
+    mov esi, processes
+.status:                                ; the first one that is not 0; the worker's comes last
+    cmp esi, worker_process
+    je .next
+    mov ebx, [esi + PROCESS_STATUS]
     test ebx, ebx
     jnz .report
+.next:
+    add esi, PROCESS_SIZE
+    cmp esi, [processes_end]
+    jb .status
     mov ebx, [worker_process + PROCESS_STATUS]      ; a worker that came to grief is no success either
 .report:
     SAY host_ticks
@@ -134,6 +145,7 @@ halt:
     hlt
     jmp halt
 
+.include "host/guests.asm"
 .include "host/paging.asm"
 .include "host/traps.asm"
 .include "host/sched.asm"
@@ -195,7 +207,7 @@ worker_stack:   .space PAGE_SIZE
 worker_stack_top:
 
 ; The information page. Programs see it read-only at INFO_PAGE; the kernel writes it here.
-shutting_down:  .long 0                 ; the emulation program has ended, so should everybody
+shutting_down:  .long 0                 ; the emulation programs have ended, so should everybody
 .align PAGE_SIZE
 
 .include "host/programs.asm"

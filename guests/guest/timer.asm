@@ -5,7 +5,7 @@
 .equ END_OF_INTERRUPT, 0x20
 .equ PIT_CHANNEL_0, 0x40
 .equ PIT_CONTROL, 0x43
-.equ PIT_DIVISOR, 1193              ; 1193182 Hz / 1193 = 1000.15 interrupts a second
+.equ PIT_DIVISOR, 298               ; 1193182 Hz / 298 = 4004 interrupts a second
 
 initialise_interrupts:              ; IRQ 0-15 become vectors 0x20-0x2f, all of them masked
     mov al, 0x11                    ; 1st word: edge triggered, cascaded, a 4th word follows

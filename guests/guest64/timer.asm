@@ -5,7 +5,7 @@
 .equ END_OF_INTERRUPT, 0x20
 .equ PIT_CHANNEL_0, 0x40
 .equ PIT_CONTROL, 0x43
-.equ PIT_DIVISOR, 1193              ; 1193182 Hz / 1193 = 1000.15 interrupts a second
+.equ PIT_DIVISOR, 298               ; 1193182 Hz / 298 = 4004 interrupts a second
 
 .macro out_byte port, value         ; spoils al
     mov al, \value

@@ -10,9 +10,11 @@ USER       = 4
 USER_READ  = PRESENT + USER
 USER_WRITE = PRESENT + WRITABLE + USER
 FRAME      = 0xfffff000                 ; the address in a table entry, without its flags
+TABLE_SPAN = 0x00400000                 ; what one table maps
 
 ; EAX = a frame never used before, full of zeros; other registers are kept. No frame is ever given back: two
-; processes with at most 256 pages each and some twenty page tables use 3 of the 28 MiB there are.
+; processes with at most 256 pages each and some twenty page tables use 3 of the 28 MiB there are; fifteen more, with
+; 256 pages each and the tables for 2 GiB, 18 MiB at most.
 new_frame:
     mov eax, [next_frame]
     add dword ptr [next_frame], PAGE_SIZE
@@ -100,22 +102,8 @@ build_directories:
     mov edx, 8
     call map_tables
 
-    mov edi, emulator_directory
-    call new_directory
-    mov eax, emulator_main
-    mov ecx, emulator_main + USER_READ
-    call map_page
-    mov eax, run_block
-    mov ecx, run_block + USER_WRITE
-    call map_page
-    mov eax, GUEST_MEMORY
-    mov ecx, GUEST_PHYSICAL + USER_WRITE
-    mov edx, GUEST_SIZE >> 22
-    call map_tables
-    mov eax, POOL_MEMORY
-    mov ecx, POOL_PHYSICAL + USER_WRITE
-    mov edx, POOL_SIZE >> 22
-    call map_tables
+    mov ebp, emulator_process
+    call build_emulator_directory
 
     mov edi, worker_directory
     call new_directory
@@ -124,7 +112,33 @@ build_directories:
     call map_page
     mov eax, worker_data
     mov ecx, worker_data + USER_WRITE
-    jmp map_page
+    call map_page
+    jmp add_guests
+
+; The directory of an emulation program, process EBP. All of them have their page of data at the same virtual address,
+; so that one page of code serves them all. Keeps EBP.
+build_emulator_directory:
+    mov edi, [ebp + PROCESS_DIRECTORY]
+    call new_directory
+    mov eax, emulator_main
+    mov ecx, emulator_main + USER_READ
+    call map_page
+    mov eax, run_block
+    mov ecx, [ebp + PROCESS_RUN_BLOCK]
+    or ecx, USER_WRITE
+    call map_page
+    mov eax, GUEST_MEMORY
+    mov ecx, [ebp + PROCESS_MEMORY]
+    or ecx, USER_WRITE
+    mov edx, [ebp + PROCESS_MEMORY_SIZE]
+    add edx, TABLE_SPAN - 1
+    shr edx, 22
+    call map_tables
+    mov eax, POOL_MEMORY
+    mov ecx, [ebp + PROCESS_POOL]
+    or ecx, USER_WRITE
+    mov edx, POOL_SIZE >> 22
+    jmp map_tables
 
 ; Ring 3 touched the absent page at EAX. Within the heap and stack it gets a fresh page of zeros, and CF = 0 says
 ; that the instruction may be tried again. CF = 1: it had no business there.

@@ -12,7 +12,7 @@
 ;
 ; The run block is how the two talk, all of it 32-bit words:
 RUN_VERSION    = 0x04
-RUN_GUEST      = 0x08                   ; which guest: 0
+RUN_GUEST      = 0x08                   ; which guest, from 0 on
 RUN_MEMORY     = 0x0c                   ; its RAM, at our virtual address, and its size in bytes
 RUN_MEMORY_SIZE = 0x10
 RUN_POOL       = 0x14                   ; pages for the hypervisor itself
@@ -34,9 +34,9 @@ EXIT_REASONS   = 10
 emulator_main:
     mov dword ptr [run_block + RUN_MAGIC], 0x42525648       ; "HVRB"
     mov dword ptr [run_block + RUN_VERSION], 1
-    mov dword ptr [run_block + RUN_GUEST], 0
+    mov [run_block + RUN_GUEST], ebx    ; the kernel has put them there: our guest's number, and its memory in bytes
     mov dword ptr [run_block + RUN_MEMORY], GUEST_MEMORY
-    mov dword ptr [run_block + RUN_MEMORY_SIZE], GUEST_SIZE
+    mov [run_block + RUN_MEMORY_SIZE], ecx
     mov dword ptr [run_block + RUN_POOL], POOL_MEMORY
     mov dword ptr [run_block + RUN_POOL_SIZE], POOL_SIZE
 emulator_loop:

@@ -1,7 +1,7 @@
 ; Processes, and who runs next.
 ;
-; Three records in a ring. The first is the idle process, which is what the boot became: it is never READY, and runs
-; when nobody is.
+; Three records in a ring, and one more for each guest after the first (host/guests.asm). The first is the idle process,
+; which is what the boot became: it is never READY, and runs when nobody is.
 
 PROCESS_STATE     = 0
 PROCESS_ESP       = 4                   ; where its kernel stack stood when it was switched away from
@@ -14,7 +14,9 @@ PROCESS_SIGNALS   = 28                  ; the top of the stack that they come in
 PROCESS_OPEN      = 32                  ; 1: a signal may come now
 PROCESS_MEMORY    = 36                  ; physical memory that it may map at any address (host/mapping.asm) ...
 PROCESS_MEMORY_SIZE = 40                ; ... and how many bytes of it
-PROCESS_SIZE      = 44
+PROCESS_POOL      = 44                  ; an emulation program's: the memory that it lends to its hypervisor ...
+PROCESS_RUN_BLOCK = 48                  ; ... and its page of data
+PROCESS_SIZE      = 52
 
 ENDED   = 0
 READY   = 1
@@ -27,7 +29,7 @@ schedule:
     mov edi, esi
 .next:
     add edi, PROCESS_SIZE
-    cmp edi, processes_end
+    cmp edi, [processes_end]
     jb .look
     mov edi, processes
 .look:
@@ -42,7 +44,7 @@ schedule:
 
 ; The switch. A process in the kernel is its stack: every caller came through a gate, which put all its registers
 ; there, so ESP is the only one to exchange, and what FXSAVE saves. The kernel's memory, with the stacks in it, is the
-; same in both directories.
+; same in all directories.
     mov eax, [esi + PROCESS_STACK]
     fxsave [eax - PAGE_SIZE]
     mov [esi + PROCESS_ESP], esp
@@ -64,7 +66,7 @@ wake_all:
     mov dword ptr [edi + PROCESS_STATE], READY
 .next:
     add edi, PROCESS_SIZE
-    cmp edi, processes_end
+    cmp edi, [processes_end]
     jb .process
     ret
 
@@ -81,10 +83,32 @@ idle:
 
 create_processes:
     mov edi, emulator_process
-    mov eax, emulator_main
-    call create_process
+    xor ebx, ebx                        ; guest 0
+    call create_emulator
     mov edi, worker_process
     mov eax, worker_main
+    call create_process
+    mov edi, more_processes
+.guest:
+    cmp edi, [processes_end]
+    jae .done
+    inc ebx
+    call create_emulator
+    add edi, PROCESS_SIZE
+    jmp .guest
+.done:
+    ret
+
+; Process EDI, of the emulation program for guest EBX: it finds this number in its EBX, and how much memory its guest
+; has in its ECX. Keeps EBX and EDI.
+create_emulator:
+    mov eax, emulator_main
+    call create_process
+    mov esi, [edi + PROCESS_ESP]        ; there is where it returns to, and then its frame
+    mov [esi + 4 + FRAME_EBX], ebx
+    mov ecx, [edi + PROCESS_MEMORY_SIZE]
+    mov [esi + 4 + FRAME_ECX], ecx
+    ret
 
 ; Make process EDI ready to start at EAX in ring 3. Its kernel stack is given what it would hold if the program had
 ; just been interrupted before its first instruction: a frame, and below it the way back from schedule.
@@ -123,10 +147,13 @@ processes_left: .long 0
 ;                       state  ESP  stack               directory              status  name           signals  memory
 processes:
 idle_process:     .long ENDED, 0,   idle_stack_top,     kernel_page_directory, 0,      0,             0, 0, 0, 0, 0
+                  .long 0, 0
 emulator_process: .long ENDED, 0,   emulator_stack_top, emulator_directory,    0,      emulator_name, 0, 0, 0
-                  .long GUEST_PHYSICAL, GUEST_SIZE
+                  .long GUEST_PHYSICAL, GUEST_SIZE, POOL_PHYSICAL, run_block
 worker_process:   .long ENDED, 0,   worker_stack_top,   worker_directory,      0,      worker_name,   0, 0, 0, 0, 0
-processes_end:
+                  .long 0, 0
+more_processes:   .space (MOST_GUESTS - 1) * PROCESS_SIZE
+processes_end:    .long more_processes  ; behind the last one there is
 
 emulator_name: .asciz "emulator"
 worker_name:   .asciz "worker"

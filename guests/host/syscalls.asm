@@ -21,14 +21,17 @@ syscall_table:
     .long sys_exit, sys_write, sys_read_block, sys_yield, sys_enter_guest, sys_ticks
     .long sys_signal, sys_sigreturn, sys_map, sys_unmap
 
-; exit(status): does not return. The emulation program's end is everybody's: it is what the machine was started for.
+; exit(status): does not return. The end of the last emulation program is everybody's: it is what the machine was
+; started for.
 sys_exit:
     mov eax, [current]
     mov dword ptr [eax + PROCESS_STATE], ENDED
     mov [eax + PROCESS_STATUS], ebx
     dec dword ptr [processes_left]
-    cmp eax, emulator_process
-    jne schedule                        ; which never comes back to an ENDED process
+    cmp eax, worker_process
+    je schedule                         ; which never comes back to an ENDED process
+    dec dword ptr [guests_left]
+    jnz schedule
     mov dword ptr [shutting_down], 1
     jmp schedule
 

@@ -6,7 +6,9 @@
 ;
 ; Whatever comes in, the stack of the process ends up with the same frame, from low addresses to high:
 FRAME_SEGMENTS = 0                      ; GS FS ES DS
-FRAME_EAX      = 16 + 28                ; PUSHAD: EDI ESI EBP ESP EBX EDX ECX EAX
+FRAME_EBX      = 16 + 16                ; PUSHAD: EDI ESI EBP ESP EBX EDX ECX EAX
+FRAME_ECX      = 16 + 24
+FRAME_EAX      = 16 + 28
 FRAME_VECTOR   = 48
 FRAME_ERROR    = 52                     ; the processor's error code, or 0 in its place
 FRAME_EIP      = 56
@@ -135,7 +137,7 @@ print_trap:
     SAY host_newline
     ret
 
-; The tick, about 1000 times a second: everybody who waited for it may run, and somebody else is given his turn.
+; The tick, about 4000 times a second: everybody who waited for it may run, and somebody else is given his turn.
 timer_entry:
     push 0
     push 0x20

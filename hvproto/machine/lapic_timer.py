@@ -1,6 +1,6 @@
 """The timer of the local APIC (Intel SDM vol. 3, 10.5.4): one-shot, periodic, TSC deadline.
 
-Its bus clock ticks once per cycle of virtual time, `clock.CYCLES_PER_SECOND` (119,318,200) times a second; the divide
+Its bus clock ticks once per cycle of virtual time, `clock.CYCLES_PER_SECOND` (477,272,800) times a second; the divide
 configuration register makes counts of 1 to 128 ticks. Nothing is counted tick by tick: the timer knows the cycle at
 which the count is zero, and the rest follows. The time-stamp counter of deadline mode is virtual time itself.
 """

@@ -19,7 +19,7 @@ from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.bios.bios import Bios
 from hvproto.machine.board import Board
 from hvproto.machine.boot import load_kernel
-from hvproto.machine.clock import Clock
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK, CYCLES_PER_SECOND, Clock
 from hvproto.machine.complaints import Complaints
 from hvproto.machine.console_input import ByteSink, ByteSource, ConsoleInput
 from hvproto.machine.ctrl_c import deferred_ctrl_c
@@ -40,13 +40,13 @@ from hvproto.processor.settings import EFLAGS_IF, Setting
 
 DEFAULT_RAM = 64 * MIB
 NEVER = (1 << 63) - 1
-ISA_ACCESS_CYCLES = 100
-"""What IN and OUT take besides their bytes: eight clocks of ISA's 8.33 MHz bus are a microsecond, here a bit less.
+ISA_ACCESS_CYCLES = CYCLES_PER_PIT_TICK
+"""What IN and OUT take besides their bytes: eight clocks of ISA's 8.33 MHz bus are a microsecond, here 0.84.
 
 A loop that waits for the timer, the clock chip or the disk at a port then ends after so many turns as on a PC, and not
-after a hundred times as many. The disk's data port is faster (120 ns in PIO mode 4) and costs nothing."""
-LOOK_INTERVAL = 100_000
-"""How often `Machine.run_until` looks at the screen, in cycles: about a millisecond of virtual time."""
+after some hundred times as many. The disk's data port is faster (120 ns in PIO mode 4) and costs nothing."""
+LOOK_INTERVAL = CYCLES_PER_SECOND // 1000
+"""How often `Machine.run_until` looks at the screen, in cycles: a millisecond of virtual time."""
 IDLE_EVENTS = 32
 """After how many events without an interrupt a halted processor is taken to sleep for ever: a masked timer's, say."""
 

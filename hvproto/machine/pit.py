@@ -1,7 +1,8 @@
 """The interval timer of a PC with its three counters (Intel 8254, order no. 231164), and port 0x61 beside it.
 
-A *tick* here is one pulse of the input clock, 1.193182 MHz or 100 cycles of the machine. Ticks fall on the multiples of
-100 cycles. Nothing is counted tick by tick: a counter remembers when it was loaded and with what, and the rest follows.
+A *tick* here is one pulse of the input clock, 1.193182 MHz or `clock.CYCLES_PER_PIT_TICK` cycles of the machine. Ticks
+fall on the multiples of that. Nothing is counted tick by tick: a counter remembers when it was loaded and with what,
+and the rest follows.
 Counter 0 drives interrupt line 0; counter 2 has its gate and its output in port 0x61 (Intel 82371SB, order no. 290550,
 NMI status and control register).
 """
@@ -10,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hvproto.machine.clock import Clock, Event
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK, Clock, Event
 from hvproto.machine.complaints import Complain, ignore
 from hvproto.machine.pic import IrqLine
 
-CYCLES_PER_TICK = 100
 SYSTEM_CONTROL_PORT = 0x61
 _CONTROL_PORT = 0x43
 _REFRESH_TICKS = 18  # 15 microseconds: how long each level of the memory refresh lasts
@@ -309,12 +309,12 @@ class Pit8254:
             self._access[value >> 6].latch_count(tick)
 
     def _tick(self) -> int:
-        return self._clock.now // CYCLES_PER_TICK
+        return self._clock.now // CYCLES_PER_PIT_TICK
 
     def _plan(self) -> None:
         """Keep one event on the agenda, for the next change of counter 0's output."""
         change = self.counters[0].next_change()
-        when = None if change is None else change[0] * CYCLES_PER_TICK
+        when = None if change is None else change[0] * CYCLES_PER_PIT_TICK
         if self._event is not None:
             if self._event.when == when:
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hvproto.machine.clock import Clock, Event
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK, Clock, Event
 from hvproto.machine.pic import IrqLine
 
 RESET_CONTROL_PORT = 0xCF9
@@ -17,6 +17,8 @@ PM_BASE = 0xB000
 PM_TIMER_PORT = PM_BASE + 8
 PM_BLOCK_SIZE = 12
 PM_TIMER_BITS = 24
+PM_TIMER_PER_PIT_TICK = 3
+"""The PM timer counts at 3.579545 MHz, thrice the interval timer's input clock (ACPI 1.0b, 4.7.3.3)."""
 SLEEP_TYPE_OFF = 0
 """The PIIX4's SLP_TYP for soft off (S5): what a DSDT's ``_S5`` has to say."""
 SHUTDOWN_PORT = 0x8900
@@ -80,7 +82,7 @@ class AcpiPowerManagement:
 
     @property
     def timer(self) -> int:
-        """The PM timer: 24 bits at 3.579545 MHz, that is 3 counts per 100 cycles (3 times the interval timer's)."""
+        """The PM timer: 24 bits at 3.579545 MHz, `PM_TIMER_PER_PIT_TICK` times the interval timer's input clock."""
         return self._ticks() % (1 << PM_TIMER_BITS)
 
     def press_power_button(self) -> None:
@@ -114,7 +116,7 @@ class AcpiPowerManagement:
             self._settle()
 
     def _ticks(self) -> int:
-        return self._clock.now * 3 // 100
+        return self._clock.now * PM_TIMER_PER_PIT_TICK // CYCLES_PER_PIT_TICK
 
     def _settle(self) -> None:
         """Bring the timer's status and the interrupt up to date, and plan the next change of the timer's top bit."""
@@ -124,7 +126,9 @@ class AcpiPowerManagement:
             self._status |= _TIMER_STATUS
         self._sci(bool(self._control & _SCI_ENABLE and self._status & self._enabled))
         wanted = self._control & _SCI_ENABLE and self._enabled & ~self._status & _TIMER_STATUS
-        when = -(-(carries + 1) * _CARRY_TICKS * 100 // 3) if wanted else None  # rounded up
+        when = None
+        if wanted:  # rounded up
+            when = -(-(carries + 1) * _CARRY_TICKS * CYCLES_PER_PIT_TICK // PM_TIMER_PER_PIT_TICK)
         if self._event is not None:
             if self._event.when == when:
                 return

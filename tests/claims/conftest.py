@@ -33,7 +33,7 @@ from hvproto.processor.processor import Stop
 
 HERE = Path(__file__).resolve().parent
 PAGE = 4096
-LIMIT = 4_000_000
+LIMIT = 20_000_000
 """Cycles; the longest run here needs less than half of it."""
 
 DOOR, CHECKPOINT = 0x4856, 0x4858

@@ -32,7 +32,7 @@ DEMAND = 0x8000_0000
 WINDOW = 0x4030_0000
 HOST_WORD = 0x4057_13D5
 """What lies at WINDOW."""
-LIMIT = 4_000_000
+LIMIT = 20_000_000
 ENDED = 3
 CALL = 0x31
 """The vector by which `mixed64` calls the hypervisor."""

@@ -61,9 +61,9 @@ long:
     out_byte 0x21, 4
     out_byte 0x21, 1
     out_byte 0x21, 0xfe
-    out_byte 0x43, 0x34                 ; the timer: 1193182 Hz / 1193
-    out_byte 0x40, 0xa9
-    out_byte 0x40, 0x04
+    out_byte 0x43, 0x34                 ; the timer: 1193182 Hz / 298
+    out_byte 0x40, 0x2a
+    out_byte 0x40, 0x01
     push USER_DATA
     push program_stack_top
     push 0x202

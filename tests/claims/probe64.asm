@@ -134,7 +134,7 @@ bits:
     mov dword ptr [bits_written], eax
 bits_end:
 
-    mov al, 0x11                        ; interrupts: vectors 0x20-0x27, the timer at 1000 a second
+    mov al, 0x11                        ; interrupts: vectors 0x20-0x27, the timer at 4000 a second
     out 0x20, al
     mov al, 0x20
     out 0x21, al
@@ -146,9 +146,9 @@ bits_end:
     out 0x21, al
     mov al, 0x34
     out 0x43, al
-    mov al, 0xa9
+    mov al, 0x2a
     out 0x40, al
-    mov al, 0x04
+    mov al, 0x01
     out 0x40, al
     sti
 spin:

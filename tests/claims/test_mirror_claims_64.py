@@ -27,7 +27,7 @@ from tests.claims.recordings64 import (
 
 SHORT = 400_000
 """Cycles: enough for the host to come up and a small guest to do all it does, were it not stuck."""
-LONG = 8_000_000
+LONG = 20_000_000
 """Cycles; `guest64` needs less than half of it."""
 FIRST_PAGE = 0xFFFF_E000
 """What `over64` maps first."""

@@ -12,7 +12,7 @@ import pytest
 from hvproto.errors import Fault, ImageError, LimitReached, MachineError, NoMemory, TripleFault, World
 from hvproto.images.assembly import assemble_text
 from hvproto.images.load import load_image
-from hvproto.machine.clock import CYCLES_PER_SECOND
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK, CYCLES_PER_SECOND
 from hvproto.machine.machine import Machine
 from hvproto.processor.processor import Stop
 from tests.support.kernels import RAM, TICK, booted, kernel, word
@@ -46,8 +46,8 @@ done:   mov al, 1
     assert machine.run(10_000_000) == 3
     assert word(machine, "ticks") == 5
     assert word(machine, "seen") == machine.images[World.GUEST].symbols["here"]
-    # Five periods of 100 input clocks, at 100 cycles each, and what came before and after: twenty accesses to ports.
-    assert 50_000 <= machine.processor.now <= 53_000
+    # Five periods of 100 input clocks, and what came before and after: twenty accesses to ports.
+    assert 500 <= machine.processor.now / CYCLES_PER_PIT_TICK <= 530
 
 
 def test_no_tick_is_lost(engine: str) -> None:
@@ -55,7 +55,7 @@ def test_no_tick_is_lost(engine: str) -> None:
         engine,
         f"""
         GATE 0x20, tick, 0x8e00
-        SET_TIMER 50
+        SET_TIMER 12
 again:  sti
         mov ecx, 20
 spin:   loop spin
@@ -112,7 +112,7 @@ def test_a_pending_interrupt_is_taken_where_the_window_opens(engine: str, openin
         f"""
         GATE 0x20, taken, 0x8e00
         SET_TIMER 50
-        mov ecx, 3000               ; the interrupt comes after 5,100 cycles, we go on after 6,000
+        mov ecx, {60 * CYCLES_PER_PIT_TICK // 2}  ; the interrupt comes after 51 input clocks, we go on after 60
 wait:   loop wait
         {filler}
         {opening}
@@ -131,7 +131,7 @@ taken:  mov eax, [esp]
 
 
 def test_a_window_that_never_opens_lets_nothing_in(engine: str) -> None:
-    for body in ("sti\ncli", "mov ecx, 1000\nq: loop q", "push 2\npopfd"):
+    for body in ("sti\ncli", f"mov ecx, {20 * CYCLES_PER_PIT_TICK}\nq: loop q", "push 2\npopfd"):
         machine = booted(
             engine, f"GATE 0x20, taken, 0x8e00\nSET_TIMER 20\n{body}\n{EXIT}\ntaken: mov al, 1\nout 0xf4, al"
         )
@@ -141,7 +141,7 @@ def test_a_window_that_never_opens_lets_nothing_in(engine: str) -> None:
 def test_waiting_for_the_window_costs_the_same_time_on_both_engines(both_engines: tuple[str, str]) -> None:
     body = f"""
         GATE 0x20, tick, 0x8e00
-        SET_TIMER 30
+        SET_TIMER 8
 again:  cli
         mov ecx, 500
 wait:   loop wait
@@ -186,14 +186,14 @@ def test_nested_interrupts_come_in_the_order_of_their_priority(engine: str) -> N
         mov al, 0xec                ; IDENTIFY DEVICE
         out dx, al
         SET_TIMER 50
-        mov ecx, 3000
+        mov ecx, {60 * CYCLES_PER_PIT_TICK // 2}  ; 60 input clocks, at two bytes a turn
 wait:   loop wait
         sti
         nop
         jmp $
 disk:   PUTC 'd'
         sti
-        mov ecx, 5000
+        mov ecx, {100 * CYCLES_PER_PIT_TICK // 2}
 wait2:  loop wait2
         cli
         PUTC 'D'
@@ -301,13 +301,15 @@ def test_a_limit(engine: str) -> None:
 
 def test_a_limit_that_falls_into_a_halt(engine: str) -> None:
     machine = booted(engine, f"GATE 0x20, tick, 0x8e00\nSET_TIMER 0\nagain: sti\nhlt\njmp again\n{TICK}")
+    period = 65536 * CYCLES_PER_PIT_TICK
     with pytest.raises(LimitReached):
-        machine.run(1_000_000)
-    assert machine.processor.now == 1_000_000
+        machine.run(period // 6)
+    assert machine.processor.now == period // 6
+    limit = 4 * period + period // 2
     with pytest.raises(LimitReached):
-        machine.run(30_000_000)
-    assert word(machine, "ticks") == 30_000_000 // 6_553_600
-    assert machine.processor.now == 30_000_000
+        machine.run(limit)
+    assert word(machine, "ticks") == 4
+    assert machine.processor.now == limit
 
 
 def test_the_kernel_after_an_end_can_be_another_one(engine: str) -> None:
@@ -455,7 +457,7 @@ def test_running_in_slices_changes_nothing(engine: str) -> None:
     """A slice more or less, anywhere, can't be seen from inside the machine."""
     body = f"""
         GATE 0x20, tick, 0x8e00
-        SET_TIMER 40
+        SET_TIMER 10
         sti
 again:  mov ecx, 10
 spin:   loop spin

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK as TICK
 from hvproto.machine.clock import Clock
-from hvproto.machine.pit import CYCLES_PER_TICK, Pit8254
+from hvproto.machine.pit import Pit8254
 from hvproto.machine.ports import PortBus
 
 
@@ -26,7 +27,7 @@ class Bench:
         self.cycle = cycle
 
     def run_ticks(self, ticks: int) -> None:
-        self.run_to(self.cycle + ticks * CYCLES_PER_TICK)
+        self.run_to(self.cycle + ticks * TICK)
 
     def programme(self, counter: int, mode: int, bcd: bool = False, access: int = 3) -> None:
         self.bus.write(0x43, 1, counter << 6 | access << 4 | mode << 1 | bcd)
@@ -167,7 +168,7 @@ def test_every_mode_counts_as_the_model(
 @pytest.mark.parametrize("mode", [0, 2, 3, 4])
 @given(
     counts=st.lists(st.tuples(COUNT, st.integers(0, 400)), min_size=1, max_size=5),
-    start=st.integers(0, 5000),
+    start=st.integers(0, 50 * TICK),
     lazy=st.booleans(),
 )
 def test_interrupt_line_0_has_every_edge_at_its_cycle(
@@ -192,12 +193,12 @@ def test_interrupt_line_0_has_every_edge_at_its_cycle(
         note(bench.cycle)
         for _ in range(pulses):
             model.pulse()
-            tick = bench.cycle // CYCLES_PER_TICK + 1
+            tick = bench.cycle // TICK + 1
             if lazy:
-                bench.cycle += CYCLES_PER_TICK
+                bench.cycle += TICK
             else:
                 bench.run_ticks(1)
-            note(tick * CYCLES_PER_TICK)
+            note(tick * TICK)
         if lazy:
             bench.clock.run_due()
     # Whether it is served at each event or late: every rise counts; in time, each edge is exact, too.
@@ -208,12 +209,12 @@ def test_interrupt_line_0_has_every_edge_at_its_cycle(
 
 def test_the_bioses_rate_does_not_drift() -> None:
     bench = Bench()
-    bench.cycle = 12_345
+    bench.cycle = 123 * TICK + 45
     bench.programme(0, 2)
     bench.write_count(0, 0)
-    bench.run_to(1000 * 6_553_600)
-    first = (123 + 1 + 65536) * 100
-    assert bench.rises == [first + number * 6_553_600 for number in range(999)]
+    bench.run_to(1000 * 65536 * TICK)
+    first = (123 + 1 + 65536) * TICK
+    assert bench.rises == [first + number * 65536 * TICK for number in range(999)]
     assert bench.pit.raised == 999
 
 
@@ -221,19 +222,19 @@ def test_late_service_keeps_the_phase() -> None:
     bench = Bench()
     bench.programme(0, 3)
     bench.write_count(0, 1000)
-    bench.cycle = 100 + 10 * 100_000 + 70_000
+    bench.cycle = (1 + 10 * 1000 + 700) * TICK
     bench.clock.run_due()
     assert bench.pit.raised == 10
-    assert bench.clock.next_event() == 100 + 11 * 100_000
-    bench.run_to(100 + 11 * 100_000)
-    assert bench.edges[-1] == (100 + 11 * 100_000, True)
+    assert bench.clock.next_event() == (1 + 11 * 1000) * TICK
+    bench.run_to((1 + 11 * 1000) * TICK)
+    assert bench.edges[-1] == ((1 + 11 * 1000) * TICK, True)
 
 
 def test_a_counter_nobody_served_for_an_age_costs_nothing() -> None:
     bench = Bench()
     bench.programme(0, 2)
     bench.write_count(0, 2)
-    bench.cycle = 100 + 200 * 10**12
+    bench.cycle = (1 + 2 * 10**12) * TICK
     assert bench.clock.run_due() == 1
     assert bench.pit.raised == 10**12
     assert [level for _, level in bench.edges] == [False, True]  # yet the line shows an edge
@@ -255,7 +256,7 @@ def test_one_shot_of_counter_0() -> None:
     bench.run_ticks(50)
     assert bench.rises == []
     bench.run_ticks(1000)
-    assert bench.edges == [(0, False), (5100, True)]
+    assert bench.edges == [(0, False), (51 * TICK, True)]
     assert bench.clock.next_event() is None
 
 
@@ -288,7 +289,7 @@ def test_the_first_of_two_bytes_stops_mode_0() -> None:
     assert bench.rises == []
     bench.bus.write(0x40, 1, 0)
     bench.run_ticks(21)
-    assert bench.rises == [(5 + 100 + 21) * 100]
+    assert bench.rises == [(5 + 100 + 21) * TICK]
 
 
 @pytest.mark.parametrize(("access", "count"), [(1, 0x34), (2, 0x1200)])
@@ -341,7 +342,7 @@ def test_reading_is_live_in_the_middle_of_a_run() -> None:
     bench = Bench()
     bench.programme(0, 2)
     bench.write_count(0, 1000)
-    bench.cycle = 100 + 1500 * 100  # no event has run yet
+    bench.cycle = (1 + 1500) * TICK  # no event has run yet
     assert bench.read_count(0) == 500
     assert bench.pit.raised == 1
 
@@ -361,7 +362,8 @@ def test_system_control_port() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(Pit8254.ports), st.integers(0, 255), st.booleans(), st.integers(0, 5000)), max_size=60
+        st.tuples(st.sampled_from(Pit8254.ports), st.integers(0, 255), st.booleans(), st.integers(0, 50 * TICK)),
+        max_size=60,
     )
 )
 def test_no_sequence_of_accesses_breaks_it(accesses: list[tuple[int, int, bool, int]]) -> None:
@@ -372,5 +374,5 @@ def test_no_sequence_of_accesses_breaks_it(accesses: list[tuple[int, int, bool, 
         else:
             bench.bus.write(port, 1, value)
         next_event = bench.clock.next_event()
-        assert next_event is None or next_event > bench.cycle - CYCLES_PER_TICK
+        assert next_event is None or next_event > bench.cycle - TICK
         bench.run_to(bench.cycle + cycles)

@@ -15,7 +15,7 @@ EXPECTED = Path(__file__).with_name("expected")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.asm"))
 NOT_ON_QEMU = {"debug_more": "QEMU 7 has no DR7.GD, and takes INT1 for its own debugger's breakpoint"}
 RAM = 16 << 20
-CYCLES = 10_000_000
+CYCLES = 20_000_000
 """More than any of them needs: one that hangs ends with an error."""
 ALL_WELL = 2 * 0 + 1
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hvproto.images.assembly import assemble_text
 from hvproto.images.disk import assembled_disk
 from hvproto.images.image import Image
+from hvproto.machine.clock import CYCLES_PER_SECOND
 from hvproto.machine.disk_backend import SectorBackend
 from hvproto.machine.machine import Machine
 
 RAM = 4 << 20
-LIMIT = 100_000_000
+LIMIT = CYCLES_PER_SECOND
 WELL = 2 * 1 + 1
 
 HEAD = """

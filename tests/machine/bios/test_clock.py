@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from hvproto.machine.clock import CYCLES_PER_SECOND
+from hvproto.machine.clock import CYCLES_PER_PIT_TICK, CYCLES_PER_SECOND
 from tests.support.boot_sectors import LIMIT, WELL, booted, kept, ram, run
 
 MICROSECOND = CYCLES_PER_SECOND // 1_000_000
@@ -68,7 +68,7 @@ def test_waiting(engine: str, microseconds: int) -> None:
     assert not kept(machine)[4]
     took = machine.processor.now / MICROSECOND
     assert microseconds <= took <= microseconds + 3000
-    assert ram(machine, 0x46C, 1)[0] == int(machine.processor.now // (65536 * 100))
+    assert ram(machine, 0x46C, 1)[0] == int(machine.processor.now // (65536 * CYCLES_PER_PIT_TICK))
     assert ram(machine, 0x4A0, 1) == b"\0"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hvproto.machine.clock import CYCLES_PER_SECOND
 from hvproto.machine.machine import Machine
 from tests.support.boot_sectors import LIMIT, RAM, booted, kept, ram, run, screen
 
@@ -161,7 +162,7 @@ def test_configuration_and_waiting() -> None:
     machine = run(None, body)
     assert kept(machine)[0] & 0xFF == 0xFC
     assert kept(machine, 0x7E20)[4]
-    assert machine.processor.now > 65536 * 119
+    assert machine.processor.now > 65536 * CYCLES_PER_SECOND // 1_000_000
 
 
 # -- time ------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from hvproto.images.assembly import assemble, assemble_text
+from hvproto.machine.clock import CYCLES_PER_SECOND as SECONDS
 from hvproto.machine.machine import Machine
 from tests.machine.bios.fat12 import SECTOR, file_system
 from tests.support.boot_sectors import screen
 
 HERE = Path(__file__).parent
-SECONDS = 119_318_200
 
 # The first sector of a fixed disk: it moves itself away and enters the boot sector of the active partition.
 PARTITION_LOADER = """

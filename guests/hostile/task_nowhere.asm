@@ -1,4 +1,4 @@
-; a task state segment whose CR3 and stacks lie nowhere, entered by a jump: the new task dies at once
+; a task state segment whose code and stack lie nowhere, entered by a jump: the new task dies at once
 
 .include "common/setup32.asm"
 
@@ -10,7 +10,7 @@ attack:
     mov [gdt + 0x32], ax
     shr eax, 16
     mov [gdt + 0x34], al
-    mov dword ptr [SCRATCH + 0x1c], 0x7f000000
+    mov dword ptr [SCRATCH + 0x1c], DIRECTORY
     mov dword ptr [SCRATCH + 0x20], 0x12345678
     mov dword ptr [SCRATCH + 0x4c], CODE0
     mov dword ptr [SCRATCH + 0x50], DATA0
