@@ -16,7 +16,7 @@ from hvproto.hypervisor.deferral import Deferral
 from hvproto.hypervisor.descriptors import ShadowDescriptors
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.layout import FULL, SMALL
-from hvproto.hypervisor.mirror import ADDRESS, Mirror
+from hvproto.hypervisor.mirror import ADDRESS, MIRRORED, Mirror
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.region import Region
@@ -33,9 +33,11 @@ from hvproto.hypervisor.sensitive import CodeKind, Decoder
 from hvproto.hypervisor.tables import GuestTables
 from hvproto.hypervisor.view import View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
-from hvproto.processor.paging import NX, P, PagingMode
+from hvproto.processor.paging import NX, P, PagingMode, W
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
+
+_SHOWN = P | MIRRORED
 
 
 class AddressSpace:
@@ -66,6 +68,7 @@ class AddressSpace:
         self.pool = Pool(ram, frames)
         self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
         self.monitor = Monitor(processor, memory)
+        self.monitor.one_by_one = lambda: bus.wants(events.PageTableWrite) or bus.wants(events.NoConflict)
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
@@ -75,6 +78,7 @@ class AddressSpace:
         self.in_kernel_view = True
         self._kind: CodeKind | None = None
         self._paging_changed = self._descriptors_changed = False
+        self._preferred: GVA | None = None
         self.mirror: Mirror
 
     def start(self) -> None:
@@ -83,16 +87,40 @@ class AddressSpace:
         self._memory.on_bits = self._on_bits
         self._cpu.on_bits_set = lambda linear: self.mirror.sync_page(linear & ~PAGE_MASK)
         self._cpu.on_setting = self._on_setting
+        self._cpu.at_hand = self._at_hand
         self.mirror = self.tables.mirror_for(self.mode())
-        self.region.rebase(self.hole())
+        wanted = self._preferred
+        free = wanted is not None and self.mirror.space.is_free(wanted, self.region.pages)
+        self.region.rebase(wanted if wanted is not None and free else self.hole())
         self._map_region()
         self.descriptors.reload(anew=True)
+
+    def prefer(self, base: GVA, *, small: bool) -> None:
+        """Before `start`: where the region is to go if there is nothing else, and whether it has shrunk already."""
+        self._preferred = base
+        if small:
+            self.region = self.descriptors.region = Region(self._ram, [self.pool.allocate()], SMALL)
+
+    def close(self) -> None:
+        """Leave nothing behind in the processor: no traps, no watched pages. The frames are the owner's again."""
+        self.code.close()
+        self.monitor.close()
+        self.deferral.close()
 
     def _on_setting(self, setting: Setting) -> None:
         if setting in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER):
             self._paging_changed = True
         if setting in (Setting.GDTR, Setting.CR0):
             self._descriptors_changed = True
+
+    def _at_hand(self, linear: int, write: bool, user: bool) -> GPA | None:
+        """What the mirror shows, it shows since the guest's tables allow it, with A and D set."""
+        if self._paging_changed or self.monitor.pending:
+            return None
+        entry = (self.mirror.user if user else self.mirror.kernel).get(linear)
+        if entry & _SHOWN != _SHOWN or (write and not entry & W):
+            return None
+        return self._memory.to_guest(entry & ADDRESS | linear & PAGE_MASK)
 
     def mode(self) -> PagingMode:
         """What tells one mirror from another: the bits of the control registers that a walk depends on."""
@@ -102,10 +130,9 @@ class AddressSpace:
         return PagingMode(cr0 & (CR0_PG | CR0_WP), cr3 & ~0x1F, cr4 & (CR4_PSE | CR4_PAE), efer)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether the guest may go on as it is: there is nothing that `prepare` would have to do."""
-        waits = self.monitor.pending or self._marked_code or self.monitor.touched
-        return not (waits or self._paging_changed or self._descriptors_changed)
+    def has_stores(self) -> bool:
+        """Whether there are stores to follow."""
+        return bool(self._marked_code) or self.monitor.pending
 
     @property
     def kind(self) -> CodeKind | None:
@@ -138,7 +165,7 @@ class AddressSpace:
         if self._descriptors_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
-        self.deferral.update()
+        self.deferral.update(self.mirror)
         kernel = self._cpu.in_kernel
         kind = CodeKind(self._cpu.decoder_mode, self._cpu.by_paragraphs)
         if (kind is not self._kind and kind != self._kind) or kernel != self.in_kernel_view:
@@ -173,9 +200,7 @@ class AddressSpace:
             raise NoRoom(self._where(), full.pages_sought, full.pages_found) from None
 
     def _map_region(self) -> None:
-        self.mirror.set_region(
-            self.region.base, self.region.frames, 1, writable_code=self.region.layout.is_one_page
-        )
+        self.mirror.set_region(self.region.base, self.region.frames, 1, writable_code=self.region.layout.is_one_page)
 
     def _load_root(self) -> None:
         """The guest wrote a control register that paging depends on: its root's mirror comes in."""
@@ -276,7 +301,13 @@ class AddressSpace:
         if self._descriptors_changed and not self._paging_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
-        self.deferral.update()
+        self.deferral.update(self.mirror)
+
+    def follow_deferred(self) -> None:
+        """Follow what waits, if all of it is deferred: that moves nothing, and changes no descriptor and no code."""
+        if self.monitor.has_only_deferred and not self._marked_code:
+            self._follow_deferred_stores(self.monitor.drain())
+            self.deferral.update(self.mirror)
 
     def _follow_deferred_stores(self, stores: Sequence[TableStore]) -> None:
         """Steps 40 and 44 for stores that nothing can have noticed so far, and that are nowhere near the region."""

@@ -101,9 +101,8 @@ class ApplicationGuest(Guest):
     # -- what `Guest` asks -------------------------------------------------------------------
 
     def where(self) -> Where:
-        image = self.machine.images.get(World.GUEST)
         eip = self.machine.processor.eip if self.has_processor() else self.cpu.eip
-        return Where(World.GUEST, eip, image.symbols.name_at(eip) if image else None)
+        return Where(World.GUEST, eip, self.image.symbols.name_at(eip))
 
     def replacements(self) -> dict[Setting, Replacement]:
         """None: that is the point."""
@@ -176,6 +175,7 @@ class ApplicationGuest(Guest):
     def knocked(self, block: RunBlock, limit: int) -> Leave:
         """The emulation program asks what to do; for INSIDE, what to do is in the run block then."""
         self._root = self.machine.processor.control(Setting.CR3)
+        self.machine.images[World.GUEST] = self.image
         if not self.started:
             self.started = True
             return Leave.MOVE_IN

@@ -35,6 +35,8 @@ class CodeWatch:
         self._ports = not processor.engine.traps_port_io
         self._kinds: dict[bool, tuple[CodeKind, ...]] = {True: (), False: ()}
         self._seen: dict[Place, bytes] = {}
+        self._verdicts: dict[tuple[bytes, CodeKind], bool] = {}
+        """Whether the instruction that these bytes begin with is sensitive."""
         self._planted: dict[Place, set[int]] = {}
         self._places: dict[GPA, set[Place]] = {}
 
@@ -76,11 +78,18 @@ class CodeWatch:
         stale = {address for address in range(linear + first, linear + end) if address in planted} - wanted
         for address in sorted(stale):
             planted.discard(address)
-            if not self._is_planted(address, kernel=not kernel):
-                self._processor.engine.unplant(address)
+            self._processor.engine.unplant(address)
         for address in sorted(wanted - planted):
             self._processor.engine.plant(address)
         planted |= wanted
+
+    def close(self) -> None:
+        """Take all traps out."""
+        for planted in self._planted.values():
+            for address in sorted(planted):
+                self._processor.engine.unplant(address)
+        self._planted.clear()
+        self._processor.engine.flush_code()
 
     def places(self, gpa: GPA) -> list[Place]:
         """Where, and in which view, a page that is being watched has been executed; empty if it isn't one."""
@@ -97,5 +106,12 @@ class CodeWatch:
         if self._kinds[kernel] == (kind,) and address & PAGE_MASK <= PAGE_SIZE - LONGEST_INSTRUCTION:
             return True
         # Another kind of code may have been meant; and what may cross into the next page is decided by what is there.
-        instruction = self._decoder.decode(peek(address, LONGEST_INSTRUCTION), kind.mode)
-        return instruction is not None and is_sensitive(instruction, kind, ports=self._ports)
+        offset = address & PAGE_MASK
+        seen = self._seen.get((GVA(address - offset), kernel)) if offset <= PAGE_SIZE - LONGEST_INSTRUCTION else None
+        code = peek(address, LONGEST_INSTRUCTION) if seen is None else seen[offset : offset + LONGEST_INSTRUCTION]
+        verdict = self._verdicts.get((code, kind))
+        if verdict is None:
+            instruction = self._decoder.decode(code, kind.mode)
+            verdict = instruction is not None and is_sensitive(instruction, kind, ports=self._ports)
+            self._verdicts[code, kind] = verdict
+        return verdict

@@ -43,10 +43,12 @@ _LOAD_ORDER = (
 class Coupling:
     """The host's hold on the processor, setting by setting."""
 
-    def __init__(self, processor: Processor, save_area: SaveArea, bus: EventBus) -> None:
+    def __init__(self, processor: Processor, save_area: SaveArea, bus: EventBus, guest: int = 0) -> None:
+        """``guest`` is the number of the guest that gets the processor, for the events."""
         self.processor = processor
         self.save_area = save_area
         self._bus = bus
+        self._guest = guest
         self._decoupled: tuple[Setting, ...] = ()
 
     @property
@@ -68,13 +70,16 @@ class Coupling:
         processor, now = self.processor, self.processor.now
         order = tuple(setting for setting in _LOAD_ORDER if setting in replacements)
         old = {setting: processor.read_setting(setting) for setting in sorted(order)}
-        for setting, place in self.save_area.save(old).items():
+        saved = self.save_area.save(old)
+        for setting, place in saved.items() if self._bus.wants(events.SettingSaved) else ():
             self._bus.emit(events.SettingSaved(now, setting.name, int(setting), describe(old[setting]), place))
         host_eip = processor.eip
         exchange()
         for setting in order:
             new = replacements[setting]
             processor.write_setting(setting, new.value)
+            if not self._bus.wants(events.SettingReplaced):
+                continue
             self._bus.emit(
                 events.SettingReplaced(
                     now, setting.name, describe(old[setting]), describe(new.value), str(new.provider)
@@ -82,7 +87,7 @@ class Coupling:
             )
         processor.engine.flush_tlb()
         self._decoupled = order
-        self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), host_eip))
+        self._bus.emit(events.Decoupled(now, tuple(setting.name for setting in order), host_eip, self._guest))
 
     def recouple(self, reason: str, *, temporary: bool = False, exchange: Callable[[], None] = lambda: None) -> None:
         """Write back what the save area in RAM says, whatever it says now.
@@ -99,6 +104,8 @@ class Coupling:
         exchange()
         for setting, (value, place) in records.items():
             processor.write_setting(setting, value)
+            if not self._bus.wants(events.SettingRestored):
+                continue
             self._bus.emit(events.SettingRestored(now, setting.name, describe(old[setting]), describe(value), place))
         processor.engine.flush_tlb()
         self._decoupled = ()

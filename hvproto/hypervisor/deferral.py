@@ -11,7 +11,7 @@ from __future__ import annotations
 from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT
 from hvproto.hypervisor.descriptors import ShadowDescriptors
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.mirror import page_number
+from hvproto.hypervisor.mirror import Mirror, page_number
 from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.tables import GuestTables
 from hvproto.processor.deferred_stores import DeferredStores
@@ -35,6 +35,7 @@ class Deferral:
         self._monitor = monitor
         self._tables = tables
         self._place = self._place_of_region()
+        self._present: Mirror | None = None
 
     def _place_of_region(self) -> tuple[int, int]:
         region = self._descriptors.region  # it may shrink, and is another one then
@@ -42,24 +43,38 @@ class Deferral:
         return first, first + region.pages
 
     def enter(self) -> None:
-        """The guest gets the processor, which may have served another one."""
-        self._monitor.touched.update(GPA(start & ~PAGE_MASK) for start, _ in self._descriptors.extents)
+        """The guest gets the processor, which may have served another one: what `watch_part` says is that one's.
 
-    def update(self) -> None:
-        """To be called before the guest goes on, after its tables, what is watched, or the region have changed."""
+        Until it is said anew, every store to these pages is heard of.
+        """
+        for start, _ in self._descriptors.extents:
+            page = GPA(start & ~PAGE_MASK)
+            self._monitor.touched.add(page)
+            frame = self._memory.to_host(page)
+            if frame is not None and frame >> PAGE_SHIFT < len(self._pages):
+                self._pages[frame >> PAGE_SHIFT] = 0
+
+    def close(self) -> None:
+        """Defer no store to any page of this guest."""
+        for frame in self._memory.frames:
+            if frame >> PAGE_SHIFT < len(self._pages):
+                self._pages[frame >> PAGE_SHIFT] = 0
+
+    def update(self, present: Mirror) -> None:
+        """To be called before the guest goes on, after its tables, what is watched, the region or CR3 have changed."""
         place = self._place_of_region()
         touched = self._monitor.touched
-        if place != self._place:
-            touched.update(self._tables.leaf_tables(*self._place), self._tables.leaf_tables(*place))
-            self._place = place
+        if place != self._place or present is not self._present:
+            touched.update(self._tables.tables_of(*self._place), self._tables.tables_of(*place))
+            self._place, self._present = place, present
         for page in touched:
-            self._mark(page)
+            self._mark(page, present)
         touched.clear()
 
-    def _mark(self, page: GPA) -> None:
+    def _mark(self, page: GPA, present: Mirror) -> None:
         frame = self._memory.to_host(page)
         if frame is not None and frame >> PAGE_SHIFT < len(self._pages):
-            entry_size = self._tables.deferrable(page, self._monitor.users(page), self._place)
+            entry_size = self._tables.deferrable(page, self._monitor.users(page), present, self._place)
             self._pages[frame >> PAGE_SHIFT] = entry_size
             extents = self._descriptors.extents
             if len(extents) == 1 and extents[0][0] & ~PAGE_MASK == page and self._monitor.users(page) == 1:

@@ -21,6 +21,7 @@ from hvproto.machine.clock import Clock, Event
 Path = str
 _SCALARS = (int, float, str, bytes, type(None), Enum)
 _CONTAINERS = (list, tuple, dict, deque, set)
+_NOBODY: Mapping[str, object] = {}
 
 
 class StateError(HvprotoError):
@@ -85,10 +86,11 @@ def _is_value(value: object) -> bool:
 class _Walk:
     """All parts that can be reached from the roots, by their paths."""
 
-    def __init__(self, roots: Mapping[str, object], limits: tuple[type, ...]) -> None:
+    def __init__(self, roots: Mapping[str, object], limits: tuple[type, ...], owners: Mapping[str, object]) -> None:
         self._limits = limits
         self.parts: dict[Path, Any] = {}
         self.paths: dict[int, Path] = {}
+        self.owners = owners
         for name, root in roots.items():
             self._visit(name, root)
 
@@ -112,19 +114,22 @@ def _items(value: Any) -> Iterator[tuple[object, object]]:
     yield from value.items() if isinstance(value, dict) else enumerate(value)
 
 
-def save(roots: Mapping[str, object], clock: Clock, limits: tuple[type, ...] = ()) -> Devices:
+def save(
+    roots: Mapping[str, object], clock: Clock, limits: tuple[type, ...] = (), owners: Mapping[str, object] = _NOBODY
+) -> Devices:
     """The state of all that can be reached from ``roots``, except through objects of ``limits``.
 
+    ``owners`` are no devices, but may have planned events.
     Raises StateError for a planned event that isn't a method of one of them.
     """
-    walk = _Walk(roots, limits)
+    walk = _Walk(roots, limits, owners)
     agenda = []
     sequences: dict[int, int] = {}
     for when, sequence, event in sorted(clock.agenda, key=lambda entry: entry[:2]):
         if event.cancelled:
             continue
         owner = getattr(event.action, "__self__", None)
-        path = walk.path_of(owner)
+        path = walk.path_of(owner) or next((name for name, one in walk.owners.items() if one is owner), None)
         if path is None:
             raise StateError(f"the event planned for cycle {when} calls {event.action!r}, which is no part's method")
         agenda.append((when, sequence, path, event.action.__name__))
@@ -158,9 +163,15 @@ def _holds_wires(value: Any) -> bool:
     return any(callable(item) for item in items)
 
 
-def restore(devices: Devices, roots: Mapping[str, object], clock: Clock, limits: tuple[type, ...] = ()) -> None:
+def restore(
+    devices: Devices,
+    roots: Mapping[str, object],
+    clock: Clock,
+    limits: tuple[type, ...] = (),
+    owners: Mapping[str, object] = _NOBODY,
+) -> None:
     """Bring devices that were built like the saved ones to their state. Raises StateError if they weren't."""
-    walk = _Walk(roots, limits)
+    walk = _Walk(roots, limits, owners)
     planned: dict[int, Event] = {}
     clock.agenda.clear()
     clock.sequence = devices.sequence
@@ -199,7 +210,7 @@ _KINDS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "
 
 
 def _part(walk: _Walk, path: Path) -> Any:
-    part = walk.parts.get(path)
+    part = walk.parts[path] if path in walk.parts else walk.owners.get(path)
     if part is None:
         raise StateError(f"these devices have no {path}: they were built otherwise than the saved ones")
     return part

@@ -6,7 +6,6 @@ What runs its code, deprivileged or not, is in `mirrored` and `direct`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -26,8 +25,9 @@ from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machi
 from hvproto.machine.screen import Screen
 from hvproto.processor.settings import Setting
 
-TEXT_PATIENCE = 4000
-"""Cycles that a character may wait for company before it goes to the host alone."""
+TEXT_PATIENCE = 40 * ISA_ACCESS_CYCLES
+"""Cycles that a character may wait for company before it goes to the host alone: 33 microseconds, in which a loop
+puts up to forty of them out at a port."""
 
 
 class Leave(IntEnum):
@@ -72,6 +72,7 @@ class Guest(ABC):
     ) -> None:
         self.number = number
         self.machine = machine
+        self.image = image
         self.memory = memory
         self.bus = bus
         self.functions = HostFunctions()
@@ -83,6 +84,8 @@ class Guest(ABC):
         """The guest executed HLT and waits for an interrupt."""
         self._offered = False
         self.host_accepts_interrupts = True
+        self.yields = False
+        """It is to give the processor back at its next exit, as for an interrupt of the host's."""
         self.hosts_time_stands = False
         """This guest's stay takes the host's devices no time."""
         self.started = False
@@ -221,6 +224,7 @@ class Guest(ABC):
         processor.restore_user_state(self._context)
         processor.ports = self
         self.machine.world = World.GUEST
+        self.machine.images[World.GUEST] = self.image
         self.machine.platform.space.divert(self.physical_window, self.pc.platform.space)
         self.thaw()
 
@@ -282,7 +286,7 @@ class Guest(ABC):
         if self.hosts_time_stands:
             return False
         self.machine.clock.run_due()
-        return self.machine.board.interrupts.pending and self.host_accepts_interrupts
+        return self.yields or (self.machine.board.interrupts.pending and self.host_accepts_interrupts)
 
 
 def _store(memory: GuestMemory, gpa: int, data: bytes) -> None:

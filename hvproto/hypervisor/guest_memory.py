@@ -90,6 +90,11 @@ class GuestMemory:
         return [frame for frame in self._frames if frame is not None]
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """The GPAs of the pages that devices answer for, in order."""
+        return tuple(sorted(number << PAGE_SHIFT for frame, number in self._pages.items() if frame >= self._ram_size))
+
+    @property
     def is_identity(self) -> bool:
         """Whether every GPA is the same HPA."""
         pages = (*enumerate(self._frames), *self._elsewhere.items())

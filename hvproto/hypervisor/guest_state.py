@@ -33,7 +33,7 @@ _OWN = (
 
 @dataclass(frozen=True, slots=True)
 class GuestState:
-    """Everything that a guest is. It can be pickled; it belongs to a machine with the same engine and as much memory."""
+    """Everything that a guest is. It can be pickled; it belongs to machines with the same engine."""
 
     memory: tuple[bytes, ...]
     """The pages of guest-physical memory, from GPA 0."""
@@ -74,7 +74,7 @@ def save(guest: MirroredGuest) -> GuestState:
     pages = tuple(memory.read(at, 4096) or b"" for at in range(0, memory.size, 4096))
     return GuestState(
         memory=pages,
-        devices=device_state.save(_roots(guest), guest.clock, _LIMITS),
+        devices=device_state.save(_roots(guest), guest.clock, _LIMITS, {"guest": guest}),
         registers=guest.kept_registers,
         own={name: getattr(guest, name) for name in _OWN},
         output=bytes(guest.output),
@@ -99,7 +99,7 @@ def apply(state: GuestState, guest: MirroredGuest) -> None:
         memory.write(number * 4096, page)
     for window in state.windows:
         guest.open_window(window)
-    device_state.restore(state.devices, _roots(guest), guest.clock, _LIMITS)
+    device_state.restore(state.devices, _roots(guest), guest.clock, _LIMITS, {"guest": guest})
     guest.keep_registers(state.registers)
     for name, value in state.own.items():
         setattr(guest, name, value)

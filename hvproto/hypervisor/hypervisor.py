@@ -10,22 +10,24 @@ from collections.abc import Callable
 
 from hvproto import events
 from hvproto.addresses import HPA, HVA
-from hvproto.errors import HvprotoError, World
+from hvproto.errors import HookError, HvprotoError, ImageError, RunError, World
 from hvproto.events import EventBus
+from hvproto.hypervisor import guest_state
 from hvproto.hypervisor.application import ApplicationGuest
 from hvproto.hypervisor.coupling import Coupling
 from hvproto.hypervisor.direct import DirectGuest
 from hvproto.hypervisor.exit_view import HANDLED
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.guest_state import GuestState
 from hvproto.hypervisor.host_functions import ReadBlock, Request, Write
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
-from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.pool import Pool, PoolExhausted
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.run_block import EVENT_HANDLED, BadRunBlock, Door, RunBlock
 from hvproto.hypervisor.save_area import SaveArea
-from hvproto.hypervisor.stay import ForHost, Stay, decoupled, stay
+from hvproto.hypervisor.stay import ForHost, Stay, decoupled, settle, stay
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.settings import EFLAGS_IF, Setting
@@ -62,7 +64,7 @@ class Hypervisor:
         self.machine = machine
         self.plan = plan
         self.bus = bus
-        self.images = images
+        self.images = list(images)
         self._on_guest_output = on_guest_output
         self._policy = policy
         self._shows_disk = shows_disk
@@ -73,6 +75,11 @@ class Hypervisor:
         self._requests: dict[int, Request] = {}
         self.on_guest: Callable[[Guest], None] = lambda _guest: None
         """Called with each guest when it has been made, before its first instruction: the place to add handlers."""
+        self.on_print: Callable[[Guest, bytes], None] = lambda _guest, _data: None
+        """Called with what a guest has printed, and with the guest: for several of them."""
+        self.present = 0
+        """The number of the guest that a host has asked for last: what is happening is about it."""
+        self._lost: dict[int, HvprotoError] = {}
         machine.processor.is_trap = lambda _address: False  # what is planted in a guest's code is none of the host's
         self._power_on = {setting: machine.processor.read_setting(setting) for setting in Setting}
         self._pristine = machine.processor.save_context()
@@ -93,6 +100,28 @@ class Hypervisor:
         block = RunBlock(self.machine.ram.view, processor.paging_mode, processor.read_physical, address, where)
         if block.guest >= len(self.images):
             raise BadRunBlock(where, f"the run block names guest {block.guest}, there are {len(self.images)}")
+        try:
+            self._let_in(block, limit)
+        except (RunError, ImageError, PoolExhausted) as problem:
+            if len(self.images) == 1 or not self._is_its_own(block.guest, problem):
+                raise
+            self._lost[block.guest] = problem
+            block.answer(Leave.FAILED)
+
+    def _is_its_own(self, number: int, problem: HvprotoError) -> bool:
+        """Whether a problem ends this guest only: it needs more than there is, or it couldn't be made at all."""
+        return isinstance(problem, PoolExhausted) or (
+            number not in self.guests and not isinstance(problem, BadRunBlock | HookError)
+        )
+
+    @property
+    def failures(self) -> dict[int, HvprotoError]:
+        """What guests have come to grief by, by their numbers, in order."""
+        own = {guest.number: guest.error for guest in self.guests.values() if guest.error is not None}
+        return dict(sorted({**own, **self._lost}.items()))
+
+    def _let_in(self, block: RunBlock, limit: int) -> None:
+        self.present = block.guest
         guest = self.guests.get(block.guest)
         if guest is None:
             guest = self._make_guest(block)
@@ -105,7 +134,13 @@ class Hypervisor:
     def _make_guest(self, block: RunBlock) -> Guest:
         return self._make(block.guest, block.memory_frames(), block.pool_frames)
 
-    def _make(self, number: int, memory_frames: list[HPA], pool_frames: Callable[[], list[HPA]]) -> Guest:
+    def _make(
+        self,
+        number: int,
+        memory_frames: list[HPA],
+        pool_frames: Callable[[], list[HPA]],
+        state: GuestState | None = None,
+    ) -> Guest:
         machine = self.machine
         memory = GuestMemory(machine.ram.view, memory_frames)
         image = self.images[number]
@@ -119,18 +154,20 @@ class Hypervisor:
             self.on_guest(guest)
             return guest
         if self.plan.guest_at_ring0:
-            save_area = Pool(machine.ram.view, pool_frames()).allocate()
+            frame = Pool(machine.ram.view, pool_frames()).allocate()
             guest = DirectGuest(
-                number, machine, memory, save_area, sectors, self.bus, self._power_on, self._pristine, image
+                number, machine, memory, frame, sectors, self.bus, self._power_on, self._pristine, image
             )
         else:
             guest = MirroredGuest(
-                number, machine, memory, pool_frames(), sectors, self.bus, self._pristine, image, self._policy
+                number, machine, memory, pool_frames(), sectors, self.bus, self._pristine, image, self._policy, state
             )
-            guest.routes.update(self.plan.vectors)
-            guest.space.may_shrink = self.plan.shrinks_region
+            if state is None:
+                guest.routes.update(self.plan.vectors)
+                guest.space.may_shrink = self.plan.shrinks_region
         self.guests[number] = guest
-        self._couplings[number] = Coupling(machine.processor, SaveArea(machine.ram.view, guest.save_area), self.bus)
+        save_area = SaveArea(machine.ram.view, guest.save_area)
+        self._couplings[number] = Coupling(machine.processor, save_area, self.bus, number)
         self.on_guest(guest)
         return guest
 
@@ -158,6 +195,39 @@ class Hypervisor:
         `Session.run` raises but for the guest's own end, which is in the answer; the host is recoupled even so.
         """
         return stay(self, guest, self._couplings[guest.number], cycles, for_host)
+
+    def save_guest(self, guest: MirroredGuest) -> GuestState:
+        """Everything that a guest of `run_guest` is, as data that can be pickled. Raises Unsupported.
+
+        A guest that stands in the middle of an exit comes out of it first.
+        """
+        with decoupled(self.machine.processor, self._couplings[guest.number], guest) as end:
+            settle(self, guest)
+            end.reason = "the guest is saved"
+        return guest_state.save(guest)
+
+    def remove_guest(self, guest: MirroredGuest) -> None:
+        """Nothing of this guest is left in the processor; its frames can be used for something else."""
+        del self.guests[guest.number], self._couplings[guest.number]
+        guest.close()
+
+    def rebuild_guest(
+        self,
+        number: int,
+        state: GuestState,
+        memory_frames: list[HPA],
+        pool_frames: list[HPA],
+    ) -> MirroredGuest:
+        """A guest that goes on as the saved one, in any frames; the one of that number, if there is one, is removed.
+
+        Raises ValueError if the memory has another size, StateError if the guest had another board.
+        """
+        old = self.guests.get(number)
+        if isinstance(old, MirroredGuest):
+            self.remove_guest(old)
+        guest = self._make(number, memory_frames, lambda: pool_frames, state)
+        assert isinstance(guest, MirroredGuest)
+        return guest
 
     # -- guests inside the emulation program -------------------------------------------------
 
@@ -205,10 +275,10 @@ class Hypervisor:
         now = self.machine.processor.now
         match request:
             case Write(stream, data):
-                self.bus.emit(events.HostFunction(now, request.name, "begin", _printable(data)))
+                self.bus.emit(events.HostFunction(now, request.name, "begin", _printable(data), guest.number))
                 block.answer(Leave.WRITE, stream, len(data), data)
             case ReadBlock(lba):
-                self.bus.emit(events.HostFunction(now, request.name, "begin", f"block {lba}"))
+                self.bus.emit(events.HostFunction(now, request.name, "begin", f"block {lba}", guest.number))
                 block.answer(Leave.READ_BLOCK, lba)
 
     def _finish_function(self, guest: Guest, block: RunBlock) -> None:
@@ -225,11 +295,13 @@ class Hypervisor:
             case ReadBlock(lba, done):
                 detail = f"block {lba}"
                 done(None if failed else block.data)
-        self.bus.emit(events.HostFunction(now, request.name, "end", detail + (", failed" if failed else "")))
+        detail += ", failed" if failed else ""
+        self.bus.emit(events.HostFunction(now, request.name, "end", detail, guest.number))
 
     def print_for(self, guest: Guest, data: bytes) -> None:
         """What a guest has printed has been printed."""
         guest.output += data
+        self.on_print(guest, data)
         if self._on_guest_output is not None:
             for byte in data:
                 self._on_guest_output(byte)

@@ -11,6 +11,7 @@ from typing import Any
 from hvproto.addresses import HPA, PAGE_MASK
 from hvproto.errors import NoMemory, NoRoom, RunError, TripleFault, Unsupported, Where, World
 from hvproto.events import EventBus
+from hvproto.hypervisor import guest_state
 from hvproto.hypervisor.address_space import AddressSpace
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.emulate import Emulator
@@ -19,11 +20,12 @@ from hvproto.hypervisor.exit_view import Answer, Handler
 from hvproto.hypervisor.exits import GENERAL_PROTECTION, Exits
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.guest_state import GuestState
 from hvproto.hypervisor.mirror import Mirror
 from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.plan import Provider
-from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.quick_exits import QuickExits
+from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.images.image import Image
@@ -77,7 +79,9 @@ class MirroredGuest(Guest):
         pristine: Any,
         image: Image,
         policy: RelocationPolicy = DEFAULT_POLICY,
+        state: GuestState | None = None,
     ) -> None:
+        """``state`` is that of a guest that this one is to go on as; without, it boots its image."""
         super().__init__(number, machine, memory, sectors, bus, pristine, image)
         processor = machine.processor
         self.cpu = VirtualCpu(processor, memory, lambda: self.now)
@@ -93,12 +97,17 @@ class MirroredGuest(Guest):
         self._stopped = True
         self._debug_changed = False
         self.cpu.on_debug_change = self._on_debug_change
-        self._boot(image)
+        self._first_registers: dict[int, int] = {}
+        if state is None:
+            self._boot(image)
+        else:
+            machine.images[World.GUEST] = image
+            guest_state.apply(state, self)
+            self._debug_changed = True
         self.space.start()
 
     def _boot(self, image: Image) -> None:
         cpu = self.cpu
-        self._first_registers: dict[int, int] = {}
         if image.kind == "disk":
             self.machine.images[World.GUEST] = image
             return  # the firmware starts it, at the first entry
@@ -198,7 +207,7 @@ class MirroredGuest(Guest):
         self.halted = self.pc.bios is None or not self.pc.bios.serve()
 
     def open_window(self, physical: int) -> bool:
-        """Have the guest's devices answer at the page of a GPA where there is no RAM; False if no address goes there."""
+        """Have the guest's devices answer at a GPA's page where there is no RAM; False if no address goes there."""
         page = physical & ~PAGE_MASK
         if page >= self.physical_window:
             return False
@@ -214,15 +223,15 @@ class MirroredGuest(Guest):
 
     def where(self) -> Where:
         """Where the guest stands, by its own instruction pointer."""
-        image = self.machine.images.get(World.GUEST)
         eip = self.cpu.eip if self._stopped else self.machine.processor.eip
-        return Where(World.GUEST, eip, image.symbols.name_at(eip) if image else None)
+        return Where(World.GUEST, eip, self.image.symbols.name_at(eip))
 
     def enter(self) -> None:
         super().enter()
         processor = self.machine.processor
         self._hosts_traps, processor.is_trap = processor.is_trap, self._is_trap
         processor.on_system_call = self._on_system_call
+        self.space.monitor.attach()
         self.space.deferral.enter()
 
     def leave(self) -> None:
@@ -235,11 +244,44 @@ class MirroredGuest(Guest):
     def first_entry(self) -> None:
         for index in range(16):
             self.cpu.set_gpr(index, self._first_registers.get(index, 0))
-        if self.machine.images[World.GUEST].kind == "disk":
+        if self.image.kind == "disk":
             self.pc.start_firmware(self.cpu)
 
+    # -- as data -----------------------------------------------------------------------------
+
+    @property
+    def kept_registers(self) -> Any:
+        """The processor as this guest has left it, while the host has it."""
+        return self._context
+
+    def keep_registers(self, context: Any) -> None:
+        """What `enter` is to bring in."""
+        self._context = context
+
+    def settle(self, limit: int) -> None:
+        """Come to stand between two instructions, with the state in ``cpu``: in the middle of an exit, behind it."""
+        while not self._stopped:
+            if self.machine.processor.cpl == 0:
+                self._turn(limit)
+            else:
+                self.space.follow_stores()
+                self.cpu.capture()
+                self._stopped = True
+        self.space.follow_stores()
+        self.cpu.settle()
+
+    def close(self) -> None:
+        """Leave nothing of this guest in the processor; its frames are whoever's it was who lent them."""
+        self.space.close()
+
     def _is_trap(self, address: int) -> bool:
-        return self.machine.processor.cpl != 0 and self.space.is_trap(address)
+        if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
+            return False
+        if not self.quick.trapped(address):
+            return True
+        if self._can_interrupt():  # POPF has let it in
+            self.machine.processor.request_stop()
+        return False
 
     def _on_system_call(self, _call: SystemCall) -> bool:
         return True
@@ -331,13 +373,8 @@ class MirroredGuest(Guest):
         quick = self.quick
         while True:
             stop = self.machine.run_processor(deadline)
-            if stop is Stop.HALT:
-                if not quick.handle():
-                    return stop
-            elif stop is not Stop.TRAP or not quick.trapped():
+            if stop is not Stop.HALT or not quick.handle():
                 return stop
-            elif self._can_interrupt():
-                return Stop.DEADLINE
 
     def _can_interrupt(self) -> bool:
         return self.board.interrupts.pending and self.cpu.interrupts and not self.cpu.in_interrupt_shadow

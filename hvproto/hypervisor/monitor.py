@@ -38,9 +38,24 @@ class Monitor:
         self._records: list[TableStore] = []
         self.touched: set[GPA] = set()
         """The pages whose users have changed since whoever looks here emptied it."""
-        self.on_watch: Callable[[GPA, bool], None] | None = None
+        self.one_by_one: Callable[[], bool] = lambda: True
+        """Whether deferred stores are wanted one by one; if not, those to one page may come as one that covers them."""
         processor.on_protected_store = self._on_protected_store
         memory.on_write = self._on_own_write
+
+    def attach(self) -> None:
+        """Its guest gets the processor, whose stores may have been another one's so far."""
+        self._processor.on_protected_store = self._on_protected_store
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self.pull()
+        for page in sorted(self._users):
+            self._users[page] = 1
+            self.unwatch(page)
+        if self._processor.on_protected_store == self._on_protected_store:
+            self._processor.on_protected_store = None
+        self._memory.on_write = None
 
     @property
     def watched(self) -> frozenset[GPA]:
@@ -51,6 +66,11 @@ class Monitor:
     def pending(self) -> bool:
         """Whether there is something to drain."""
         return bool(self._records) or self._processor.engine.deferred.waits
+
+    @property
+    def has_only_deferred(self) -> bool:
+        """Whether there is something to drain, and nothing that was to be followed at once."""
+        return not self._records and self._processor.engine.deferred.waits
 
     def watch(self, gpa: int) -> None:
         """One more user of the page at this guest-physical address."""
@@ -115,7 +135,8 @@ class Monitor:
 
     def pull(self) -> None:
         """Take over what the processor has deferred: of this guest, so before another one gets the processor."""
-        for physical, size, value in self._processor.engine.deferred.take():
+        deferred = self._processor.engine.deferred
+        for physical, size, value in deferred.take() if self.one_by_one() else deferred.take_ranges():
             gpa = self._memory.to_guest(HPA(physical))
             if gpa is not None:
                 self._records.append(TableStore(gpa, size, value, deferred=True))

@@ -95,8 +95,8 @@ class Plan:
         for vector, provider in sorted(self.vectors.items()):
             if self.guest_at_ring0 and provider is not Provider.GUEST:
                 raise PlanError(
-                    f"vector {vector} can't go to the {provider} in a plan whose guest is at ring 0: the processor calls "
-                    "the guest's own handlers itself. Use plan mirrored"
+                    f"vector {vector} can't go to the {provider} under a plan whose guest is at ring 0: the processor "
+                    "calls the guest's own handlers itself. Use plan mirrored"
                 )
             check_route(vector, provider)
 

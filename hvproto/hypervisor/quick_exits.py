@@ -15,26 +15,35 @@ import capstone
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.sensitive import CodeKind
-from hvproto.hypervisor.view import ADDRESS
+from hvproto.hypervisor.view import ADDRESS, MIRRORED
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
+from hvproto.processor.engine import EFLAGS_ID
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P, W
 from hvproto.processor.segments import SegmentRegister
-from hvproto.processor.settings import DR7_ENABLED, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
+from hvproto.processor.settings import (
+    DR7_ENABLED,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_RF,
+    EFLAGS_TF,
+    EFLAGS_VM,
+)
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
 
 PROTECTION, PAGE_FAULT = 13, 14
-_RSP = 4
 _CLI, _PUSHF, _POPF = 0xFA, 0x9C, 0x9D
-_WRITE, _USER = 2, 4
+_WRITE = 2
 _FETCH_OR_RESERVED = 0x18
 _PLAIN_CODE = CodeKind(capstone.CS_MODE_32)
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _POPPED = 0x8D5 | 0x24_4400
 """Arithmetic flags, DF, NT, AC and ID; who pops TF isn't in a hurry."""
 _WHOLE = 0xFFFF_FFFF
+_SHOWN = P | MIRRORED
 
 
 class QuickExits:
@@ -50,83 +59,97 @@ class QuickExits:
         self._engine = engine if isinstance(engine, NativeEngine) else None
         self._frame, self._frame_at = guest.space.region.place_of_frame()
         self._ring_3 = b""
+        self._is_calm = self._is_plain = False
+        self._level = 0
         self.enabled = self._engine is not None
         self.count = 0
 
     def resuming(self) -> None:
-        """The processor has just been given the guest's state in full."""
-        if self._engine is not None:
-            self._ring_3 = self._engine.ring_3_segments()
+        """The processor has just been given the guest's state in full. What is known now, only another exit changes."""
+        if self._engine is None:
+            return
+        guest, cpu, space = self._guest, self._cpu, self._space
+        self._ring_3 = self._engine.ring_3_segments()
+        code, stack = cpu.segment(SegmentRegister.CS), cpu.segment(SegmentRegister.SS)
+        self._is_calm = not (
+            guest.exits.breakpoints
+            or cpu.debug_register(7) & DR7_ENABLED
+            or cpu.by_paragraphs
+            or code.base
+            or space.region.layout.is_one_page  # its frame is elsewhere
+        )
+        self._is_plain = space.kind == _PLAIN_CODE and not stack.base and stack.limit == _WHOLE and bool(stack.is_32bit)
+        self._level = cpu.cpl
 
     def _is_ordinary(self) -> bool:
-        guest, cpu, space = self._guest, self._cpu, self._space
-        return (
-            self.enabled
-            and not guest.exit_policy.handlers
-            and not guest.exits.breakpoints
-            and not cpu.debug_register(7) & DR7_ENABLED
-            and not cpu.by_paragraphs
-            and space.is_settled
-        )
+        return self._is_calm and self.enabled and not self._guest.exit_policy.handlers and not self._space.has_stores
 
     def handle(self) -> bool:
         """The guest is in a stub's HLT. True if all is done, and the processor stands before its next instruction."""
-        vector, error, eip, _, eflags, esp, _ = self._frame.unpack_from(self._ram, self._frame_at)
-        if eflags & (EFLAGS_TF | EFLAGS_RF) & ~EFLAGS_RF or not self._is_ordinary():
+        if self._is_calm and self.enabled:
+            self._space.follow_deferred()
+        if not self._is_ordinary():
             return False
+        vector, error, eip, _, eflags, esp, _ = self._frame.unpack_from(self._ram, self._frame_at)
+        cpu, engine = self._cpu, self._engine
+        assert engine is not None
+        if eflags & EFLAGS_TF:
+            return False
+        # What `VirtualCpu.load` takes over, as far as it stays there while the guest runs.
+        flags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
         if vector == PAGE_FAULT:
             if error & _FETCH_OR_RESERVED:
                 return False
-            linear = self._processor.cr2
-            mirror = self._space.mirror
-            if not mirror.touch(linear, write=bool(error & _WRITE), user=not self._cpu.in_kernel):
+            linear = engine.cr2
+            if not self._space.mirror.touch(linear, write=bool(error & _WRITE), user=self._level == 3):
                 return False
             self._tell(PAGE_FAULT, error, eip, "hidden from the mirror", linear)
         elif vector == PROTECTION and error == 0:
-            cpu = self._cpu
-            if self._opcode(eip) != _CLI or cpu.cpl > (cpu.eflags & EFLAGS_IOPL) >> 12:
+            if self._opcode(eip) != _CLI or self._level > (flags & EFLAGS_IOPL) >> 12:
                 return False
-            cpu.eflags &= ~EFLAGS_IF
+            flags &= ~EFLAGS_IF
             self._tell(PROTECTION, 0, eip, "cli", None)
             eip += 1
         else:
             return False
-        self._take_over(eflags)
-        assert self._engine is not None
-        self._engine.back_to_ring_3(self._ring_3, eip, esp, eflags & ~VIRTUAL_FLAGS | EFLAGS_IF)
+        cpu.eflags = flags
+        cpu.set_shadow(False)
+        engine.back_to_ring_3(self._ring_3, eip, esp, eflags & ~VIRTUAL_FLAGS | EFLAGS_IF)
         self.count += 1
         return True
 
-    def trapped(self) -> bool:
-        """The guest stands before a planted instruction. True if that is done, and it stands before the next one."""
+    def trapped(self, eip: int) -> bool:
+        """The guest is about to execute a planted instruction, and the engine is in its run.
+
+        True if that is done, and the run goes on behind it.
+        """
         engine, cpu = self._engine, self._cpu
-        if engine is None or not self._is_ordinary() or self._space.kind != _PLAIN_CODE:
+        if engine is None or not self._is_plain or not self._is_ordinary():
             return False
-        processor = self._processor
-        eip, esp, eflags = processor.eip, processor.gpr(_RSP), processor.eflags
         opcode = self._opcode(eip)
-        stack = cpu.segment(SegmentRegister.SS)
-        if opcode not in (_PUSHF, _POPF) or eflags & EFLAGS_TF or processor.in_interrupt_shadow:
+        if opcode not in (_PUSHF, _POPF) or engine.state().shadow:
             return False
-        if stack.base or stack.limit != _WHOLE or not stack.is_32bit:
+        eflags = engine.read_register(EFLAGS_ID)
+        if eflags & EFLAGS_TF:
             return False
         flags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
         if opcode == _PUSHF:
-            esp = esp - 4 & _WHOLE
+            esp = engine.stack_pointer - 4 & _WHOLE
             at = self._place(esp, write=True)
             if at is None:
                 return False
             self._ram[at : at + 4] = (flags & ~(EFLAGS_VM | EFLAGS_RF)).to_bytes(4, "little")
             self._tell(PROTECTION, 0, eip, "pushfd", None)
         else:
+            esp = engine.stack_pointer & _WHOLE
             at = self._place(esp, write=False)
             if at is None:
                 return False
             value = int.from_bytes(self._ram[at : at + 4], "little")
             if value & EFLAGS_TF:
                 return False
-            writable = _POPPED | (EFLAGS_IOPL if cpu.cpl == 0 else 0)
-            if cpu.cpl <= (flags & EFLAGS_IOPL) >> 12:
+            writable = _POPPED | (EFLAGS_IOPL if self._level == 0 else 0)
+            if self._level <= (flags & EFLAGS_IOPL) >> 12:
                 writable |= EFLAGS_IF
             flags = flags & ~(writable | EFLAGS_RF) | value & writable | EFLAGS_FIXED
             engine.set_flags(flags & ~VIRTUAL_FLAGS | EFLAGS_IF)
@@ -134,32 +157,25 @@ class QuickExits:
             esp = esp + 4 & _WHOLE
         cpu.eflags = flags
         cpu.set_shadow(False)
-        processor.set_gpr(_RSP, esp)
-        processor.eip = eip + 1
+        engine.stack_pointer = esp
+        engine.continue_at(eip + 1)
         self.count += 1
         return True
 
-    def _take_over(self, eflags: int) -> None:
-        """What `VirtualCpu.load` takes over, as far as it stays there while the guest runs."""
-        cpu = self._cpu
-        cpu.eflags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
-        cpu.set_shadow(False)
-
     def _opcode(self, eip: int) -> int:
-        """The byte at EIP, -1 where the code segment or the mirror don't have it in the simplest way."""
-        code = self._cpu.segment(SegmentRegister.CS)
+        """The byte at EIP, which is its linear address; -1 where the mirror doesn't have it."""
         entry = self._space.present_view.get(eip)
-        if code.base or not entry & P or entry & NX:
+        if not entry & P or entry & NX:
             return -1
         return self._ram[entry & ADDRESS | eip & PAGE_MASK]
 
     def _place(self, linear: int, *, write: bool) -> int | None:
         """Where in RAM four bytes lie that the guest may access now without any effect on its tables."""
         entry = self._space.present_view.get(linear)
-        if not entry & P or (write and not entry & W) or linear & PAGE_MASK > PAGE_MASK - 3:
+        if entry & _SHOWN != _SHOWN or (write and not entry & W) or linear & PAGE_MASK > PAGE_MASK - 3:
             return None
         at: int = entry & ADDRESS | linear & PAGE_MASK
-        if at >= len(self._ram) or self._space.is_watched(at) or self._space.region.contains(linear):
+        if at >= len(self._ram) or (write and self._space.is_watched(at)):
             return None
         return at
 

@@ -12,6 +12,7 @@ from hvproto.hypervisor.hypervisor import Hypervisor
 from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.machine import DEFAULT_RAM, Machine
 
 
@@ -24,8 +25,9 @@ class Session:
 
     ``on_guest_output`` gets each byte that a guest prints, once the host's driver has printed it;
     ``on_host_debug`` each byte of the host's debug console. ``policy`` says where a mirrored guest's
-    region goes. Raises PlanError for a plan that can't
-    run a guest, ImageError for a host that doesn't fit.
+    region goes. ``options`` are the host's command line and modules: how many guests the bundled host is to have, and
+    with how much memory (`accommodate`). Raises PlanError for a plan that can't run a guest, ImageError for a host
+    that doesn't fit.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Session:
         on_guest_output: Callable[[int], None] | None = None,
         on_host_debug: Callable[[int], None] | None = None,
         policy: RelocationPolicy = DEFAULT_POLICY,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
         plan.check_runnable()
         self.bus = bus or EventBus()
@@ -48,7 +51,7 @@ class Session:
         self.hypervisor = Hypervisor(
             self.machine, guests, plan, self.bus, on_guest_output, policy, shows_disk=disk is not None
         )
-        self.machine.load(host)
+        self.machine.load(host, options)
 
     @property
     def guests(self) -> list[Guest]:
@@ -56,19 +59,20 @@ class Session:
         return [self.hypervisor.guests[number] for number in sorted(self.hypervisor.guests)]
 
     def run(self, limit: int | None = None) -> int:
-        """Run to the end; returns the exit status: a guest's own if it isn't 0, else the machine's.
+        """Run to the end; returns the exit status: the first guest's that isn't 0, else the machine's.
 
-        ``limit`` is in cycles of virtual time. Raises the RunError that ended a guest or the run.
+        ``limit`` is in cycles of virtual time. Raises the RunError that ended the run, or, once all guests have
+        ended, the first one's that came to grief: what ends a guest harms no other.
         """
         try:
             status = self.machine.run(limit, self.hypervisor.service)
         except RunError as error:
             self._say_shutdown(str(error.where.world), error.exit_status, error.reason)
             raise
-        for guest in self.guests:
-            if guest.error is not None:
-                self._say_shutdown("guest", guest.error.exit_status, guest.error.reason)
-                raise guest.error
+        for failure in self.hypervisor.failures.values():
+            reason = failure.reason if isinstance(failure, RunError) else str(failure)
+            self._say_shutdown("guest", failure.exit_status, reason)
+            raise failure
         if not self.guests:
             raise GuestNeverRan(
                 self.machine.where(), "the host came to its end without entering the guest",

@@ -21,7 +21,7 @@ from hvproto.hypervisor.exit_view import Exit
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.host_functions import ReadBlock, Write
 from hvproto.hypervisor.mirrored import MirroredGuest
-from hvproto.machine.machine import Machine
+from hvproto.machine.machine import NEVER, Machine
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import EFLAGS_IF
 
@@ -120,6 +120,17 @@ def _run(hypervisor: Hypervisor, guest: Guest, limit: int) -> Leave:
             return leave
 
 
+def settle(hypervisor: Hypervisor, guest: MirroredGuest) -> None:
+    """Bring a guest that has the processor to stand still, with nothing asked of its host that isn't done."""
+    guest.hosts_time_stands = True
+    try:
+        guest.settle(NEVER)
+        while guest.functions.waiting:
+            _serve(hypervisor, guest)
+    finally:
+        guest.hosts_time_stands = False
+
+
 def _serve(hypervisor: Hypervisor, guest: Guest) -> None:
     """Do what the guest asks of its host; the host has nothing to do with it."""
     request = guest.functions.take()
@@ -127,15 +138,15 @@ def _serve(hypervisor: Hypervisor, guest: Guest) -> None:
     match request:
         case Write(_, data):
             detail = data.decode("latin-1")
-            hypervisor.bus.emit(events.HostFunction(now, request.name, "begin", detail))
+            hypervisor.bus.emit(events.HostFunction(now, request.name, "begin", detail, guest.number))
             hypervisor.print_for(guest, data)
         case ReadBlock(lba, done):
             detail = f"block {lba}"
-            hypervisor.bus.emit(events.HostFunction(now, request.name, "begin", detail))
+            hypervisor.bus.emit(events.HostFunction(now, request.name, "begin", detail, guest.number))
             hypervisor.machine.disks[0].read(lba, done)
         case None:
             return
-    hypervisor.bus.emit(events.HostFunction(now, request.name, "end", detail))
+    hypervisor.bus.emit(events.HostFunction(now, request.name, "end", detail, guest.number))
 
 
 def spare_frames(machine: Machine, count: int) -> list[HPA]:

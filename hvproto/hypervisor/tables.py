@@ -223,11 +223,12 @@ class GuestTables:
     def is_table(self, gpa: int) -> bool:
         return GPA(gpa & ~PAGE_MASK) in self._uses
 
-    def deferrable(self, page: GPA, users: int, region: tuple[int, int]) -> int:
+    def deferrable(self, page: GPA, users: int, present: Mirror, region: tuple[int, int]) -> int:
         """The size of the entries, if stores to this page may be deferred; 0 if not.
 
-        They may where it is nothing but last-level tables (``users`` is how many watch it), of which none maps a page
-        of ``region``, [first, end) by page numbers: a conflict is to be seen at once.
+        They may where it is nothing but tables (``users`` is how many watch it) of the last level, or 2-level roots,
+        of which none maps, for the mirror that is loaded, a page of ``region``, [first, end) by page numbers: a
+        conflict is to be seen at once.
         """
         uses = self._uses.get(page, {})
         if len(uses) != users or not 0 < users <= MANY_USES:
@@ -236,19 +237,22 @@ class GuestTables:
         for use in uses:
             root = self._roots[use.mirror.mode]
             level = root.levels[use.level]
-            if not level.leaf or (use.base < region[1] and region[0] < use.base + level.count):
+            if not level.leaf and len(root.levels) != 2:
+                return 0
+            end = use.base + level.count * level.pages
+            if use.mirror is present and use.base < region[1] and region[0] < end:
                 return 0
             sizes.add(root.entry_size)
         return sizes.pop() if len(sizes) == 1 else 0
 
-    def leaf_tables(self, first: int, end: int) -> list[GPA]:
-        """The pages of the last-level tables that map any of the page numbers [first, end), in whatever root."""
+    def tables_of(self, first: int, end: int) -> list[GPA]:
+        """The pages of the tables that map any of the page numbers [first, end), in whatever root."""
         found: list[GPA] = []
         for root in self._roots.values():
             uses = [root.use] if root.use is not None else []
             for level in root.levels:
+                found.extend(GPA(use.table & ~PAGE_MASK) for use in uses)
                 if level.leaf:
-                    found.extend(GPA(use.table & ~PAGE_MASK) for use in uses)
                     break
                 below: list[Use] = []
                 for use in uses:

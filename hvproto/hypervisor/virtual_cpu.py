@@ -119,6 +119,11 @@ class VirtualCpu(Cpu):
         """CR8, for a guest whose machine has no local APIC."""
         self.on_setting: Callable[[Setting], None] = lambda _setting: None
         """Called after a setting was written."""
+        self.at_hand: Callable[[int, bool, bool], int | None] = lambda _linear, _write, _user: None
+        """The GPA of a linear address, by (address, for a write, as a program), where it is known without a walk: the
+        guest's present tables allow that access, and have A and D set for it."""
+        self._mode: PagingMode | None = None
+        """`paging_mode`, once it has been asked for."""
         self.on_bits_set: Callable[[int], None] = lambda _linear: None
         """Called with a linear address after A or D bits were set in the tables that map it."""
         self.on_debug_change: Callable[[], None] = lambda: None
@@ -147,6 +152,17 @@ class VirtualCpu(Cpu):
             self._segments[SegmentRegister.SS] = self._meaning_of(
                 SegmentRegister.SS, Segment(ss, 0, 0xFFFF_FFFF, _RING_3_DATA)
             )
+
+    def settle(self) -> None:
+        """Know what all segment registers mean, without a look at the real processor later."""
+        for register in DATA_REGISTERS:
+            self.segment(register)
+
+    def forget_real(self) -> None:
+        """Nothing is known of what the real processor holds: `store` will load all of it."""
+        self._loaded.clear()
+        self._unseen.clear()
+        self._changed.update(SegmentRegister)
 
     def store(self) -> None:
         """Have the real processor stand before the guest's next instruction, at ring 3."""
@@ -283,7 +299,14 @@ class VirtualCpu(Cpu):
             self._settings[setting] = value & ~EFER_LMA | self.control(Setting.EFER) & EFER_LMA
         else:
             self._settings[setting] = value
+        self._mode = None
         self.on_setting(setting)
+
+    @property
+    def paging_mode(self) -> PagingMode:
+        if self._mode is None:
+            self._mode = super().paging_mode
+        return self._mode
 
     def msr(self, number: int) -> int:
         if number in _BASES:
@@ -372,6 +395,10 @@ class VirtualCpu(Cpu):
         """The same, wherever it leads to."""
         if mode.efer & EFER_LMA and not is_canonical(linear):
             raise Raised(13, 0)
+        if access is not Access.FETCH and mode is self._mode:
+            known = self.at_hand(linear, access is Access.WRITE, user)
+            if known is not None:
+                return known
         found = walk(mode, self.read_physical, linear)
         error = fault_code(mode, found, access, user=user)
         if error is not None or found.physical is None:
@@ -383,6 +410,13 @@ class VirtualCpu(Cpu):
         if updates:
             self.on_bits_set(linear)
         return found.physical
+
+    def peek_some(self, linear: int, size: int) -> bytes:
+        if page_offset(linear) + size <= PAGE_SIZE:
+            known = self.at_hand(linear, False, False)
+            if known is not None and self.memory.is_ram(known):
+                return bytes(self.ram[known : known + size])
+        return super().peek_some(linear, size)
 
     def read_as(self, linear: int, size: int, *, user: bool) -> int:
         """An integer from linear memory with the rights of a program (``user``) or of a kernel."""
@@ -414,7 +448,7 @@ class VirtualCpu(Cpu):
     def _load(self, physical: int, size: int) -> bytes:
         """Bytes within a page of RAM or, where there is none, of whoever answers there."""
         if self.memory.is_ram(physical):
-            return self.ram[physical : physical + size]
+            return bytes(self.ram[physical : physical + size])
         return b"".join(self.behind.read(at, n).to_bytes(n, "little") for at, n in _transfers(physical, size))
 
     def _store(self, physical: int, data: bytes) -> None:

@@ -116,9 +116,10 @@ class Lodging:
         disk: bytes = DISK,
         *,
         host_memory: int = HOST_MEMORY,
+        guest_memory: int = MEMORY,
     ) -> None:
         self.host_memory = host_memory
-        self.machine = Machine(host_memory + MEMORY + POOL_PAGES * PAGE_SIZE, disk, engine=engine)
+        self.machine = Machine(host_memory + guest_memory + 2 * POOL_PAGES * PAGE_SIZE, disk, engine=engine)
         self.machine.told_memory = host_memory
         self.events: list[Event] = []
         bus = EventBus()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hvproto.errors import HookError, PlanError, World
-from hvproto.events import ExceptionTaken
+from hvproto.events import ExceptionTaken, Recoupled
 from hvproto.hypervisor.exit_view import (
     DEFAULT,
     HANDLED,
@@ -24,6 +24,7 @@ from hvproto.hypervisor.guest import Leave
 from hvproto.hypervisor.plan import Plan, Provider
 from hvproto.images.assembly import assemble_text
 from hvproto.processor.processor import Processor
+from tests.hypervisor.hosted import Run
 from tests.hypervisor.lodger import Lodging, logging_kernel
 
 BODY = """
@@ -327,3 +328,19 @@ def test_what_cannot_be_routed_says_why(vector: int, provider: Provider) -> None
     Plan.parse("direct,vector.14=guest").check_runnable()
     with pytest.raises(PlanError, match="guest is at ring 0"):
         Plan.parse("direct,vector.14=hypervisor").check_runnable()
+
+
+@pytest.mark.parametrize("vector", [6, 13, 48])
+def test_the_bundled_host_is_told_and_has_the_guest_go_on(vector: int) -> None:
+    """Through the run block: the emulation program says that the guest's own handler may have it."""
+    image = assemble_text(logging_kernel(BODY))
+    run = Run(image, f"mirrored,vector.{vector}=host")
+    assert run.error is None and run.status == 0
+    routes = [event.route for event in run.events if isinstance(event, ExceptionTaken) and event.vector == vector]
+    assert "host" in routes and routes.index("host") + 1 <= len(routes)
+    (event,) = [
+        event for event in run.events if isinstance(event, Recoupled) and event.reason == "an event for the host"
+    ]
+    assert not event.temporary
+    assert run.words("log", 9)[::3] == [6, 48, 13]
+    run.check_the_host_ended_well(worked=False)
