@@ -74,6 +74,8 @@ class Decoupled(Event):
     step = 28
     settings: tuple[str, ...]
     host_eip: int
+    guest: int = 0
+    """The number of the guest that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class HostFunction(Event):
     name: str
     phase: str
     detail: str
+    guest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,13 @@ import typer
 
 from hvproto.cli.console import standard_input
 from hvproto.cli.devices import device_report
+from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import to_stdout
+from hvproto.debugger.subjects import machine_subject
+from hvproto.errors import BadInput
+from hvproto.machine.disk_image import read_disk
 from hvproto.machine.machine import Machine
 
 DEFAULT_RAM = "16M"
@@ -51,6 +55,9 @@ def boot(
     keyboard: Annotated[
         bool, typer.Option("--keyboard", help="Type standard input on the keyboard instead of sending it to COM1.")
     ] = False,
+    gdb: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; nothing runs before it says so.")
+    ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="At the end, list accesses to absent devices and wrong uses on stderr.")
     ] = False,
@@ -80,9 +87,15 @@ def boot(
     image = None if kernel is None else open_kernel(kernel, at)
     options = boot_options(append, module or [])
     require_use(image, options, at)
+    if gdb is not None and (write_disk or image is None):
+        raise BadInput("--gdb goes back and forth in time: it needs FILE, and writes to no disk image")
     disks = open_disks(image, disk or [], write=write_disk)
     if image is not None:
         require_ram(image, ram_size)
+    if gdb is not None and image is not None:
+        others = tuple(read_disk(name) for name in disk or [])
+        build = machine_subject(image, ram_size=ram_size, disks=others, options=options, limit=limit)
+        serve_gdb(build, gdb, guest_to_stdout)
     first, second = [*disks, None, None][:2]
     machine = Machine(ram_size, first, second_disk=second, on_serial=to_stdout, on_debug=to_stdout)
     if image is None or image.kind == "disk":

@@ -38,7 +38,13 @@ def _table(ways: list[Way]) -> Table:
     table = Table(title="From an event to the guest's handler, and back", box=box.SIMPLE, title_justify="left",
                   title_style="bold")  # fmt: skip
     for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=number == 1, overflow="fold")
+        table.add_column(
+            column,
+            min_width=9 if number == 0 else None,
+            justify="left" if number < 2 else "right",
+            no_wrap=number == 1,
+            overflow="fold",
+        )
     for event in EVENTS.values():
         for way in ways:
             if way.event == event:

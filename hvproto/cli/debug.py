@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
+from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import boot_options, open_disk, open_kernel, parse_ram, require_ram
 from hvproto.debugger.repl.console import Console, script_lines, typed_lines
 from hvproto.debugger.repl.present import told
@@ -45,6 +46,9 @@ def debug(
     script: Annotated[
         list[str] | None, typer.Option("-x", metavar="SCRIPT", help="Execute the commands in this file; repeatable.")
     ] = None,
+    gdb: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; its monitor command knows all commands.")
+    ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="End after the scripts; the first error ends it.")] = False,
 ) -> None:
     """Step through a run: host, hypervisor and guest, forwards and backwards, setting by setting inside a switch.
@@ -60,7 +64,10 @@ def debug(
       echo "step setting 12" | hvproto debug
     """
     scripts = [line for path in script or [] for line in script_lines(path)]
-    with DebugSession(make_build(host, guest, plan, boot, limit, disk, ram, typed), show_output) as session:
+    build = make_build(host, guest, plan, boot, limit, disk, ram, typed)
+    if gdb is not None:
+        serve_gdb(build, gdb, guest_to_stdout, scripts)
+    with DebugSession(build, show_output) as session:
         console = Console(session)
         say(told(session, session.stop))
         console.run_lines(scripts, say, echoes=True, strict=batch)
@@ -86,7 +93,9 @@ def make_build(
         require_ram(image, size)
         other = open_disk(disk)
         disks = () if other is None else (other,)
-        return machine_subject(image, ram_size=size, disks=disks, options=boot_options("", []), limit=limit, typed=contents)
+        return machine_subject(
+            image, ram_size=size, disks=disks, options=boot_options("", []), limit=limit, typed=contents
+        )
     wanted = Plan.parse(plan)
     wanted.check_runnable()
     size = parse_ram(ram or "64M")

@@ -45,13 +45,13 @@ def parse_ram(text: str) -> int:
     return size
 
 
-def require_ram(image: Image, ram_size: int) -> None:
-    """Raises ImageError, which says how to get more, unless the image fits into ``ram_size`` bytes."""
+def require_ram(image: Image, ram_size: int, option: str = "--ram", whose: str = "the machine") -> None:
+    """Raises ImageError, which says by what option to get more, unless the image fits into ``ram_size`` bytes."""
     try:
         check_fits(image, ram_size)
     except ImageError as error:
         enough = -(-image.end // (1 << 20))
-        raise ImageError(error.path, f"{error.reason}; give the machine more, for example --ram {enough}M") from None
+        raise ImageError(error.path, f"{error.reason}; give {whose} more, for example {option} {enough}M") from None
 
 
 def open_disk(name: str | None) -> bytes | None:

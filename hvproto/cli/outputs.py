@@ -15,7 +15,12 @@ from hvproto.events import Event, Subscriber
 
 def to_stdout(byte: int) -> None:
     """Write one byte of a kernel's output at once, as it is."""
-    sys.stdout.buffer.write(bytes((byte,)))
+    bytes_to_stdout(bytes((byte,)))
+
+
+def bytes_to_stdout(data: bytes) -> None:
+    """Write a kernel's output at once, as it is."""
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 

@@ -11,19 +11,23 @@ import typer
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
 from hvproto.cli.compare import print_comparison
 from hvproto.cli.console import standard_input
+from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
 from hvproto.cli.interrupts import interruptible
-from hvproto.cli.outputs import events_file, to_stdout
+from hvproto.cli.outputs import bytes_to_stdout, events_file
+from hvproto.cli.several import GuestLines, names_of, say_failures
 from hvproto.cli.story import Story
-from hvproto.cli.summary import facts_of_the_host, print_summary
-from hvproto.errors import BadInput, HvprotoError
+from hvproto.cli.summary import facts_of_the_guests, facts_of_the_host, print_summary
+from hvproto.debugger.subjects import session_subject
+from hvproto.errors import BadInput, HvprotoError, MachineError
 from hvproto.events import EventBus
+from hvproto.hypervisor.accommodation import Accommodation, accommodate
 from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
+from hvproto.machine.ram import parse_size
 
-DEFAULT_RAM = "64M"
-"""As much as the bundled host needs."""
+DEFAULT_GUEST_RAM = "16M"
 
 
 def run(
@@ -33,7 +37,9 @@ def run(
     guest: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FILE", help="The guest's kernel, a file or a bundled one's name.", show_default=DEFAULT_GUEST
+            metavar="FILE",
+            help="A guest's kernel or disk, a file or a bundled one's name; repeatable, for several guests.",
+            show_default=DEFAULT_GUEST,
         ),
     ] = None,
     plan: Annotated[
@@ -52,28 +58,39 @@ def run(
     disk: Annotated[
         str | None, typer.Option(metavar="FILE", help="Image of the host's disk.", show_default="the built-in disk")
     ] = None,
-    ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the whole machine.")] = DEFAULT_RAM,
+    ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory of the whole machine.", show_default="as much as the guests need"),
+    ] = None,
+    guest_ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of each guest.")] = DEFAULT_GUEST_RAM,
     compare: Annotated[
         bool,
         typer.Option(
             "--compare", help="Count instructions from four events to the guest's handlers and back, under each plan."
         ),
     ] = False,
+    gdb: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; nothing runs before it says so.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --compare: a JSON object a line, no table.")] = False,
 ) -> None:
     """Run a guest kernel on a host's processor, and tell the story.
 
     Without options: the bundled host, with the bundled guest, under the plan mirrored. The exit status is 0 if all
     went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used. A host
-    that looks for input on COM1 gets what stdin has.
+    that looks for input on COM1 gets what stdin has. Several guests share the processor as the host's scheduler has it;
+    what ends one of them harms no other, and the exit status is the first one's that isn't 0. How many there are, and
+    their memory, the host is told on its multiboot command line: "guests=2 memory=64".
 
     \b
     Examples:
       hvproto run
       hvproto run --plan direct --quiet
       hvproto run --guest hello --verbose
+      hvproto run --guest guest --guest guest64 --guest-ram 64M --quiet
       hvproto run --guest kernel.elf --events events.jsonl --limit 100000000
       hvproto run --compare
+      hvproto run --gdb 1234
     """
     if compare:
         if guest:
@@ -83,40 +100,84 @@ def run(
     if as_json:
         raise BadInput("--json is the form of --compare; for a run as JSON there is --events")
     names = guest or [DEFAULT_GUEST]
-    if len(names) > 1:
-        raise BadInput(f"one guest at a time for now: --guest was given {len(names)} times")
+    if gdb is not None and len(names) > 1:
+        raise BadInput("--gdb is for one guest")
     wanted = Plan.parse(plan)
     wanted.check_runnable()
-    ram_size = parse_ram(ram)
-    host_image, guest_image = open_kernel(host), open_kernel(names[0])
+    needs = accommodate(len(names), parse_size(guest_ram))
+    ram_size = needs.ram_size if ram is None else parse_ram(ram)
+    if host == DEFAULT_HOST:
+        _require_room(needs, ram_size)
+    host_image, guest_images = open_kernel(host), [open_kernel(name) for name in names]
     disk_contents = open_disk(disk)
     require_ram(host_image, ram_size)
-    story = None if quiet else Story(wanted, host_image, guest_image, verbose=verbose)
+    if host == DEFAULT_HOST:  # another one may have other ideas of its guests' memory
+        for image in guest_images:
+            require_ram(image, parse_size(guest_ram), "--guest-ram", "the guest")
+    if gdb is not None:
+        build = session_subject(
+            host_image, guest_images[0], wanted, ram_size=ram_size, disk=disk_contents, limit=limit,
+            options=needs.options,
+        )  # fmt: skip
+        serve_gdb(build, gdb, guest_to_stdout)
+    story = None if quiet else Story(wanted, host_image, guest_images, verbose=verbose)
     bus = EventBus()
     session = Session(
-        host_image, [guest_image], wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
-        on_guest_output=to_stdout if story is None else story.guest_output,
-        on_host_debug=None if story is None else story.host_console,
+        host_image, guest_images, wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
+        on_host_debug=None if story is None else story.host_console, options=needs.options,
     )  # fmt: skip
+    hypervisor = session.hypervisor
+    failed: dict[int, HvprotoError] = {}
     with ExitStack() as files:
+        if story is not None:
+            tell = story.guest_output
+            story.present = lambda: hypervisor.present
+            hypervisor.on_print = lambda guest, data: tell(guest.number, data)
+        elif len(guest_images) > 1:
+            lines = GuestLines(names_of(guest_images), bytes_to_stdout)
+            files.callback(lines.finish)
+            hypervisor.on_print = lambda guest, data: lines.take(guest.number, data)
+        else:
+            hypervisor.on_print = lambda _guest, data: bytes_to_stdout(data)
         if events is not None:
-            inputs = [Path(image.path) for image in (host_image, guest_image)] + ([Path(disk)] if disk else [])
+            inputs = [Path(image.path) for image in (host_image, *guest_images)] + ([Path(disk)] if disk else [])
             bus.subscribe(files.enter_context(events_file(events, inputs)))
         with interruptible(session.machine.processor.engine), standard_input(session.machine):
-            status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
+            try:
+                status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
+            except HvprotoError as error:
+                if len(guest_images) == 1 or error not in hypervisor.failures.values():
+                    raise
+                failed, status = hypervisor.failures, error.exit_status
+    say_failures(names_of(guest_images), failed)
     raise typer.Exit(status)
+
+
+def _require_room(needs: Accommodation, ram_size: int) -> None:
+    """Raises MachineError unless the bundled host has room for guests that it has to be told of."""
+    if needs.options.command_line and ram_size < needs.ram_size:
+        raise MachineError(
+            f"the host with these guests needs a machine with {needs.ram_size >> 20}M, --ram gives it "
+            f"{ram_size / (1 << 20):.4g}M; leave --ram out, and it gets what it needs"
+        )
 
 
 def _tell(story: Story, session: Session, host: Image, limit: int | None) -> int:
     """Run the session with the story on stdout; the summary comes however it ends."""
     session.bus.subscribe(story.on_event)
     story.begin()
+    names = names_of(session.hypervisor.images)
+
+    def summarize(status: int) -> None:
+        facts = facts_of_the_guests(session.hypervisor, names) + facts_of_the_host(session.machine, host)
+        print_summary(story.console, story.counts, facts, status)
+
     try:
         status = session.run(limit)
     except HvprotoError as error:
         story.end()
-        print_summary(story.console, story.counts, facts_of_the_host(session.machine, host), error.exit_status)
+        summarize(error.exit_status)
         raise
     story.end()
-    print_summary(story.console, story.counts, facts_of_the_host(session.machine, host), status)
+    summarize(status)
     return status

@@ -8,10 +8,12 @@ notices, page-table writes that collide with nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from hvproto import events
 from hvproto.cli.counts import Counts, vector_name
 from hvproto.cli.page import GUEST, HOST, HYPERVISOR, Page, make_console
+from hvproto.cli.several import names_of
 from hvproto.events import Event
 from hvproto.hypervisor.plan import Plan
 from hvproto.images.image import Image
@@ -32,12 +34,15 @@ TITLES = {
 
 
 class Story:
-    """Tells a run. ``on_event`` subscribes to the bus; the two others get a kernel's output, byte by byte."""
+    """Tells a run. ``on_event`` subscribes to the bus; the two others get a kernel's output."""
 
-    def __init__(self, plan: Plan, host: Image, guest: Image, *, verbose: bool = False) -> None:
+    def __init__(self, plan: Plan, host: Image, guests: Sequence[Image], *, verbose: bool = False) -> None:
         self.console = make_console()
         self.counts = Counts()
-        self._plan, self._host, self._guest = plan, host, guest
+        self._plan, self._host, self._guests = plan, host, guests
+        self._names = [f"[{name}]" for name in names_of(guests)] if len(guests) > 1 else []
+        self.present: Callable[[], int] = lambda: 0
+        """The number of the guest that what is happening is about."""
         self._verbose = verbose
         self._page = Page(self.console)
         self._saved: dict[str, events.SettingSaved] = {}
@@ -46,9 +51,10 @@ class Story:
         self._store: events.PageTableWrite | None = None
         self._recoupling_untold = False
         self._writing = False
-        self._pieces: list[int] = []
-        """Numbers of the recouplings in which the pieces of the guest's present line were printed."""
-        self._lines = {HOST: bytearray(), GUEST: bytearray()}
+        self._pieces: list[list[int]] = [[] for _ in guests]
+        """Numbers of the recouplings in which the pieces of each guest's present line were printed."""
+        self._hosts_line = bytearray()
+        self._lines = [bytearray() for _ in guests]
         self._handled: Counter[str] = Counter()
         self._harmless = 0
         self._last: events.ExceptionTaken | None = None
@@ -60,15 +66,17 @@ class Story:
         """What is about to run, and how to read what follows."""
         say = self.console.print
         say(f"host   {self._host.path}", soft_wrap=True)
-        say(f"guest  {self._guest.path}", soft_wrap=True)
+        for number, guest in enumerate(self._guests):
+            say(f"guest  {self._name(number)}{guest.path}", soft_wrap=True)
         say(f"plan   {self._plan.name}", soft_wrap=True)
         self._page.note(_KEY)
         self._page.chapter(HOST, "the HOST has the processor: power on")
 
     def end(self) -> None:
         """Tell what is still untold."""
-        for owner in (GUEST, HOST):
-            self._end_line(owner)
+        self._end_lines()
+        if self._hosts_line:
+            self._show_hosts_line()
         self._settle()
         if self._handled:
             self._page.say(HYPERVISOR, f"{self._exits()} handled since then")
@@ -101,10 +109,11 @@ class Story:
             case events.Relocated():
                 self._relocated(event)
             case events.GuestHalted():
-                self._end_line(GUEST)
-                self._tell(GUEST, f"the guest has ended: {event.reason}, status {event.status}")
+                self._end_lines()
+                name = self._name(event.guest)
+                self._tell(GUEST, f"the guest {name}has ended: {event.reason}, status {event.status}")
             case events.Shutdown():
-                self._end_line(GUEST)
+                self._end_lines()
                 self._settle()
                 self._page.chapter(event.world, f"the end, at cycle {event.at:,}: {event.reason}")
             case _:
@@ -151,9 +160,9 @@ class Story:
                 rows.append((str(record.register_id), change.setting, change.old, place, change.new))
             providers = " and ".join(sorted({change.provider for change in replaced}))
             self._page.table(("id", "register", "the host's", "saved at", f"now the {providers}'s"), rows)
-            self._page.chapter(GUEST, "the GUEST has the processor")
+            self._page.chapter(GUEST, f"the GUEST {self._name(event.guest)}has the processor")
         elif not writing:
-            self._tell(GUEST, f"decoupling {number}: the guest goes on", "24-28")
+            self._tell(GUEST, f"decoupling {number}: the guest {self._name(event.guest)}goes on", "24-28")
 
     def _recoupled(self, event: events.Recoupled) -> None:
         number, restored = self.counts.recouplings, self._restored
@@ -181,7 +190,7 @@ class Story:
         if event.name == "write":
             if event.phase == "begin":
                 self._writing = not self._verbose
-                self._pieces.append(self.counts.recouplings)
+                self._pieces[event.guest].append(self.counts.recouplings)
                 if not untold and (self._verbose or self.counts.decouplings):
                     self._tell(HOST, "host function: write a piece of the guest's text")
         elif event.phase == "begin":
@@ -194,32 +203,44 @@ class Story:
 
     # -- what the kernels print --------------------------------------------------------------
 
-    def guest_output(self, byte: int) -> None:
-        """A byte that the guest printed, once the host's driver has printed it."""
-        self._output(GUEST, byte)
+    def guest_output(self, number: int, data: bytes) -> None:
+        """What a guest has printed, once the host's driver has printed it."""
+        line = self._lines[number]
+        for byte in data:
+            if byte != 0x0A:
+                line.append(byte)
+            if byte == 0x0A or len(line) >= LONGEST_LINE:
+                self._show_line(number)
 
     def host_console(self, byte: int) -> None:
         """A byte on the host's debug console."""
-        self._output(HOST, byte)
-
-    def _output(self, owner: str, byte: int) -> None:
-        line = self._lines[owner]
         if byte != 0x0A:
-            line.append(byte)
-        if byte == 0x0A or len(line) >= LONGEST_LINE:
-            self._show_line(owner)
+            self._hosts_line.append(byte)
+        if byte == 0x0A or len(self._hosts_line) >= LONGEST_LINE:
+            self._show_hosts_line()
 
-    def _end_line(self, owner: str) -> None:
-        if self._lines[owner]:
-            self._show_line(owner)
+    def _name(self, number: int) -> str:
+        """What is said of a guest to tell it from others, with a space behind it; nothing if it is alone."""
+        return f"{self._names[number]} " if self._names else ""
 
-    def _show_line(self, owner: str) -> None:
-        line = bytes(self._lines[owner])
-        self._lines[owner].clear()
+    def _show_hosts_line(self) -> None:
+        line = bytes(self._hosts_line)
+        self._hosts_line.clear()
         self._settle()
-        self._page.printed(owner, line)
-        if owner == GUEST and self._pieces:
-            pieces, self._pieces = self._pieces, []
+        self._page.printed(HOST, line)
+
+    def _end_lines(self) -> None:
+        for number, line in enumerate(self._lines):
+            if line:
+                self._show_line(number)
+
+    def _show_line(self, number: int) -> None:
+        line = self._name(number).encode() + self._lines[number]
+        self._lines[number].clear()
+        self._settle()
+        self._page.printed(GUEST, line)
+        if self._pieces[number]:
+            pieces, self._pieces[number] = self._pieces[number], []
             first, last = pieces[0], pieces[-1]
             numbers = f"recoupling {first}" if first == last else f"recouplings {first}-{last}"
             if not self.counts.decouplings:
@@ -265,7 +286,7 @@ class Story:
         if event.cr2 is not None:
             parts.append(f"CR2 {event.cr2:#010x}")
         if event.eip is not None:
-            symbol = self._guest.symbols.name_at(event.eip)
+            symbol = self._guests[self.present()].symbols.name_at(event.eip)
             parts.append(f"at EIP {event.eip:#010x}" + (f" ({symbol})" if symbol else ""))
         return ", ".join(parts)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hvproto.cli.counts import Counts
+from hvproto.hypervisor.hypervisor import Hypervisor
 from hvproto.images.image import Image
 from hvproto.machine.clock import CYCLES_PER_SECOND
 from hvproto.machine.machine import Machine
@@ -31,6 +34,23 @@ def facts_of_the_host(machine: Machine, host: Image) -> list[tuple[str, str]]:
         if address is not None and address + 4 <= machine.ram.size:
             value = int.from_bytes(machine.ram.view[address : address + 4], "little")
             facts.append((row, f"{value:,}"))
+    return facts
+
+
+def facts_of_the_guests(hypervisor: Hypervisor, names: Sequence[str]) -> list[tuple[str, str]]:
+    """How each of several guests has ended; nothing of one that is alone, whose end is everybody's."""
+    if len(names) == 1:
+        return []
+    facts = []
+    for number, name in enumerate(names):
+        guest, failure = hypervisor.guests.get(number), hypervisor.failures.get(number)
+        if failure is not None:
+            end = type(failure).__name__
+        elif guest is None or guest.status is None:
+            end = "never entered" if guest is None else "still running"
+        else:
+            end = f"{guest.status}"
+        facts.append((f"exit status of guest [{name}]", end))
     return facts
 
 

@@ -21,6 +21,11 @@ MAX_DEPTH = 64
 """How deep files, macros and repetitions may be nested in one another."""
 
 
+PACKAGE_PREFIX = '"hvproto/'
+PACKAGE_INCLUDES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+"""Where `.include "hvproto/NAME"` is found if there is no such file beside the source."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A line (from 1) of a file, its text, and the macro lines that led from there to the statement."""
@@ -211,6 +216,8 @@ class _Expander:
         if len(argument) < 3 or argument[0] != '"' or argument[-1] != '"' or "\0" in argument:
             raise place.error('write .include "file"')
         path = os.path.join(os.path.dirname(place.file), argument[1:-1])
+        if argument.startswith(PACKAGE_PREFIX) and not os.path.exists(path):
+            path = os.path.join(PACKAGE_INCLUDES, argument[1:-1])
         if os.path.realpath(path) in self.files:
             raise place.error(f"{path} includes itself")
         try:

@@ -4,13 +4,18 @@ The engine has a store look for translations, at 60 ns instead of 4, on every pa
 that know no NX, or without paging, that is all of RAM. Here it is only the pages that code was ever fetched from: any
 other page gets an entry in the engine's TLB whose stores are plain, and that can't be fetched through. So the first
 fetch comes here, marks the page, and has all entries for it look from now on.
+
+And which stores have to be heard of: RAM is mapped without the right to write, which the engine looks at only off its
+fast path. The pages that are protected get entries like those of a ROM: whoever hears of a store does it. To change the
+rights of single pages would have the engine split its map of memory, at up to 4 ms a piece, and forget the protection
+of their neighbours.
 """
 
 from __future__ import annotations
 
 from hvproto.addresses import PAGE_SIZE
 from hvproto.processor import private_layout as at
-from hvproto.processor.control_block import CTL_CODE_PAGES, CTL_ENV, CTL_RAM, CTL_RAM_SIZE
+from hvproto.processor.control_block import CTL_CODE_PAGES, CTL_ENV, CTL_PROTECTED, CTL_RAM, CTL_RAM_SIZE
 
 _FETCH = 2
 """The engine's number for an access that fetches code."""
@@ -44,6 +49,13 @@ WALK_AND_MARK = f"""
     cmp rcx, qword ptr [r10 + {CTL_RAM_SIZE}]
     jae walked
     shr rcx, 12
+    mov rax, qword ptr [r10 + {CTL_PROTECTED}]
+    cmp byte ptr [rax + rcx], 0
+    je open
+    cmp qword ptr [rdx + {at.TLB_WRITE}], {at.TLB_ABSENT}
+    je open
+    or qword ptr [rdx + {at.TLB_WRITE}], {at.TLB_DISCARD}
+open:
     add rcx, qword ptr [r10 + {CTL_CODE_PAGES}]
     cmp ebp, {_FETCH}
     je fetched

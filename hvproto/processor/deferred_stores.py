@@ -12,28 +12,37 @@ from __future__ import annotations
 
 import ctypes
 
+import numpy as np
+
 from hvproto.addresses import PAGE_SHIFT, PAGE_SIZE
 
 CAPACITY = 4096
 """So many wait at most; the next one goes the other way, and ends the run."""
 _PRESENT_AND_ACCESSED = 0x21
-_COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _RECORDS = range(8)
+_COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _PROTECTED, _RECORDS = range(9)
 _ONLY_A_PART = 1
 _WORDS = 3
 """A record: physical address, size in bytes, value."""
 
-# A hook on stores to protected pages: RDX is the physical address, ECX the size, R8 the value, R9 the block below. What
-# kind of access it is (ESI) is of no interest to whoever is asked otherwise. EAX becomes 1: the store is taken care of.
+# A hook on stores to RAM off the engine's fast path; the engine does them, unless they are to protected pages. RDX is
+# the physical address, ECX the size, R8 the value, R9 the block below. What kind of access it is (ESI) is of no
+# interest to whoever is asked otherwise. EAX becomes 1: the store is taken care of.
 DEFER_STORE = f"""
+    cmp rdx, qword ptr [r9 + {8 * _RAM_SIZE}]
+    jae otherwise
+    mov r10, rdx
+    shr r10, {PAGE_SHIFT}
+    mov r11, qword ptr [r9 + {8 * _PROTECTED}]
+    mov eax, 1
+    cmp byte ptr [r11 + r10], 0
+    jne heard_of
+    ret
+heard_of:
     mov eax, edx
     and eax, {PAGE_SIZE - 1}
     add eax, ecx
     cmp eax, {PAGE_SIZE}
     ja otherwise
-    cmp rdx, qword ptr [r9 + {8 * _RAM_SIZE}]
-    jae otherwise
-    mov r10, rdx
-    shr r10, {PAGE_SHIFT}
     add r10, qword ptr [r9 + {8 * _PAGES}]
     movzx eax, byte ptr [r10]
     test eax, eax
@@ -102,9 +111,12 @@ class DeferredStores:
         """``address`` is where RAM lies in our own memory."""
         self._ram = ram
         self.pages = (ctypes.c_uint8 * -(-len(ram) // PAGE_SIZE))()
-        """For each page of RAM the size of its entries, 4 or 8, if stores to it may wait, else 0 (or see `watch_part`)."""
+        """For each page of RAM the size of its entries, 4 or 8, if stores there may wait, else 0. See `watch_part`."""
+        self.protected = (ctypes.c_uint8 * len(self.pages))()
+        """For each page of RAM whether stores to it are to be heard of; for the machine code only."""
         self.block = (ctypes.c_uint64 * (_RECORDS + _WORDS * CAPACITY))()
         self.block[_PAGES], self.block[_RAM], self.block[_RAM_SIZE] = ctypes.addressof(self.pages), address, len(ram)
+        self.block[_PROTECTED] = ctypes.addressof(self.protected)
         self._count = ctypes.c_uint64.from_buffer(self.block)
 
     def ask_otherwise(self, hook: int) -> None:
@@ -143,6 +155,22 @@ class DeferredStores:
     def waits(self) -> bool:
         """Whether a store does."""
         return bool(self._count.value)
+
+    def take_ranges(self) -> list[tuple[int, int, None]]:
+        """As `take`, but for each page only (physical address, size, None) of a range that covers all stores there."""
+        count = self._count.value
+        if not count:
+            return []
+        self._count.value = 0
+        records = np.frombuffer(memoryview(self.block), np.uint64)[_RECORDS : _RECORDS + _WORDS * count].reshape(
+            count, _WORDS
+        )
+        first, end = records[:, 0], records[:, 0] + records[:, 1]
+        pages, places = np.unique(first >> np.uint64(PAGE_SHIFT), return_inverse=True)
+        lowest, highest = np.full(len(pages), -1, np.int64).view(np.uint64), np.zeros(len(pages), np.uint64)
+        np.minimum.at(lowest, places, first)
+        np.maximum.at(highest, places, end)
+        return [(low, high - low, None) for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
 
     def take(self) -> list[tuple[int, int, int]]:
         """(physical address, size, value) of each store that has waited, in order; none waits any longer."""

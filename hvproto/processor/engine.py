@@ -135,6 +135,8 @@ class Engine(ABC):
     name: str
     traps_port_io: bool
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
+    ram_rights = uc_const.UC_PROT_ALL
+    """What Unicorn is told of RAM."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 
@@ -146,7 +148,7 @@ class Engine(ABC):
         self._buffer = (ctypes.c_char * len(ram)).from_buffer(ram)
         # The constructor's mode is that of the interface only: with 64 it has all registers at their full width.
         self.uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
-        self.uc.mem_map_ptr(0, len(ram), uc_const.UC_PROT_ALL, ctypes.addressof(self._buffer))
+        self.uc.mem_map_ptr(0, len(ram), self.ram_rights, ctypes.addressof(self._buffer))
         # No "until" address: Unicorn would translate it and clobber CR2.
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_exits([])
@@ -163,6 +165,7 @@ class Engine(ABC):
         self._mmio: list[Any] = []
         self._watches: dict[int, int] = {}
         self._traps: dict[int, int] = {}
+        self._planters: dict[int, int] = {}
         self.flush_code_wanted = False
         self._callbacks: dict[int, Any] = {}
         self.deferred = DeferredStores(ram, ctypes.addressof(self._buffer))
@@ -448,14 +451,20 @@ class Engine(ABC):
     def plant(self, address: int) -> None:
         """Have `Callbacks.trap` called when an instruction *starts* at this linear address.
 
-        Costs nothing elsewhere. Takes effect after `flush_code`, for code that was run before.
+        Costs nothing elsewhere. Takes effect after `flush_code`, for code that was run before. Who plants at the same
+        address - there are two views of a guest, and other guests - shares the trap.
         """
         if address not in self._traps:
             self._traps[address] = self.hook(uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address)
+        self._planters[address] = self._planters.get(address, 0) + 1
 
     def unplant(self, address: int) -> None:
-        handle = self._traps.pop(address, None)
-        if handle is not None:
+        """Take back one `plant`; the last one takes the trap out."""
+        left = self._planters.pop(address, 0) - 1
+        if left > 0:
+            self._planters[address] = left
+        elif left == 0:
+            handle = self._traps.pop(address)
             _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
             del self._callbacks[handle]
 

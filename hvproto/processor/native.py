@@ -49,7 +49,10 @@ _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ct
 _FROM_OUTSIDE = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p)
 _WALK = struct.Struct("<QQI")
 """The beginning of a page walk's record: linear address, where it was called from, number of marks."""
-_ZERO = ctypes.c_uint64(0)
+_ENTER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint64)
+"""With the interpreter's lock held: to let go of it costs a quarter of a run, and nobody else is there to take it."""
+_ON_CPU = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)
+HALTED = 0x10000
 _NOWHERE = _MASK = (1 << 64) - 1
 RING_3 = 3
 FIRST_EXTERNAL = 32
@@ -61,6 +64,7 @@ class NativeEngine(Engine):
 
     name = "native"
     traps_port_io = True
+    ram_rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC
     breath = 200_000_000
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
@@ -73,11 +77,10 @@ class NativeEngine(Engine):
         self._halted = ctypes.c_uint32.from_address(self._cpu + at.CPU_HALTED)
         self._eip = ctypes.c_uint64.from_address(self._env + at.ENV_EIP)
         self._code_and_stack = self._env + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
+        self._flush_tlb = _ON_CPU(at.address_of("tlb_flush_x86_64"))
         self._find_registers()
         self._make_control()
         self._quick: list[tuple[int, int, Any]] = []
-        self._protected: set[int] = set()
-        """Pages of RAM, by number, whose stores were ever trapped."""
         self._install_thunks()
         self.reset()
 
@@ -90,6 +93,7 @@ class NativeEngine(Engine):
         self._controls = dict(zip((Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER), self._paging, strict=True))
         controls = {CONTROL_IDS[one]: place for one, place in self._controls.items() if one is not Setting.EFER}
         self._registers = {**self._general, **controls, EIP_ID: self._eip, CR2_ID: word(self._env + at.ENV_CR2)}
+        self._rsp, self._cr2 = self._general[GPR_IDS[4]], self._registers[CR2_ID]
         self._tlbs = [
             (word(self._env + at.ENV_TLB_MASKS + shift), word(self._env + at.ENV_TLB_TABLES + shift))
             for shift in (at.SUPERVISOR_WALK << at.TLB_DESCRIPTION_SHIFT, at.USER_WALK << at.TLB_DESCRIPTION_SHIFT)
@@ -103,6 +107,7 @@ class NativeEngine(Engine):
         struct.pack_into("<QQ", self._control, block.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
         self._code_pages = (ctypes.c_uint8 * -(-len(self._buffer) // PAGE_SIZE))()
         struct.pack_into("<Q", self._control, block.CTL_CODE_PAGES, ctypes.addressof(self._code_pages))
+        struct.pack_into("<Q", self._control, block.CTL_PROTECTED, ctypes.addressof(self.deferred.protected))
         struct.pack_into("<Q", self._control, block.CTL_WALK, control + block.CTL_WALKS)
         sets = b"".join(map(block.bits, (PREFIXES, UPDATES, UPDATES_0F)))
         ctypes.memmove(control + block.CTL_PREFIXES, sets, len(sets))
@@ -168,7 +173,10 @@ class NativeEngine(Engine):
             if status:
                 raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
             self._hook_handles.append(handle)
-        # self._install_deferral()
+        self._install_deferral()
+        names["start"] = at.address_of("uc_emu_start")
+        self._enter = _ENTER(self._code.add(thunks.ENTER, names))
+        self._control_at = control
         self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
         walk = self._code.add(PAGE_WALK, names)
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
@@ -188,6 +196,11 @@ class NativeEngine(Engine):
         if status:
             raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
 
+    def protect(self, physical: int, size: int, *, on: bool) -> None:
+        """... which leaves the engine's map of memory as it is."""
+        ctypes.memset(ctypes.addressof(self.deferred.protected) + physical // PAGE_SIZE, on, size // PAGE_SIZE)
+        self.flush_tlb()  # it may have plain stores there, or such as drop them
+
     def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
         data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)
         self._quick.append((physical, size, data))
@@ -198,22 +211,14 @@ class NativeEngine(Engine):
             offset = -1 if physical is None else physical - start
             data[0], data[1] = offset if 0 <= offset < size else _NOWHERE, value
 
+    def flush_tlb(self) -> None:
+        self._flush_tlb(self._cpu)
+
     def flush_code(self) -> None:
         """... and where it was; through the TLB, code could be fetched without the page walk that notes where it is."""
         super().flush_code()
         ctypes.memset(self._code_pages, 0, len(self._code_pages))
-        for page in self._protected:
-            self._code_pages[page] = 1
         self.flush_tlb()
-
-    def protect(self, physical: int, size: int, *, on: bool) -> None:
-        """... whose stores never go past the engine: it looks at the protection only where it looks for code."""
-        if on:
-            pages = range(physical // PAGE_SIZE, (physical + size) // PAGE_SIZE)
-            self._protected.update(pages)
-            for page in pages:
-                self._code_pages[page] = 1
-        super().protect(physical, size, on=on)
 
     def code_at(self, linear: int, size: int) -> bytes | None:
         mask, table = self._tlbs[self._state.cpl == RING_3]
@@ -262,9 +267,26 @@ class NativeEngine(Engine):
         """Undo the way into a handler at ring 0: all else is as it was."""
         ctypes.memmove(self._code_and_stack, segments, 2 * SEGMENT_CACHE.size)
         self._eip.value = eip
-        self._general[GPR_IDS[4]].value = esp
+        self._rsp.value = esp
         self.set_flags(eflags)
         self.summarize()
+
+    @property
+    def cr2(self) -> int:
+        return self._cr2.value
+
+    @property
+    def stack_pointer(self) -> int:
+        """RSP."""
+        return self._rsp.value
+
+    @stack_pointer.setter
+    def stack_pointer(self, value: int) -> None:
+        self._rsp.value = value
+
+    def continue_at(self, eip: int) -> None:
+        """In a hook on an instruction: leave the basic block, and go on there."""
+        super().write_register(EIP_ID, eip)
 
     def set_flags(self, eflags: int) -> None:
         super().write_register(EFLAGS_ID, eflags)
@@ -308,24 +330,20 @@ class NativeEngine(Engine):
         return self._cr2_before.value
 
     def set_deadline(self, when: int) -> None:
-        self._deadline.value = max(0, min(when, (1 << 64) - 1))
+        self._deadline.value = when if 0 <= when <= _MASK else max(0, min(when, _MASK))
 
     def set_until_open(self, on: bool) -> None:
         self._until_open.value = on
 
     def run(self) -> Outcome:
-        self._stopped.value = 0
         self._asked = False
-        self._halted.value = 0
-        self._delivering.value = 0
-        self._left.value = 0
-        self._resuming.value = 0
         self.system_call = None
-        self._state.old_exception.value = -1
         self.failure = None
-        status = uclib.uc_emu_start(self._handle, ctypes.c_uint64(self._eip.value), _ZERO, _ZERO, _ZERO)
+        status = self._enter(self._control_at)
+        if status == HALTED and self.failure is None and self.system_call is None:
+            return Outcome.HALTED
         self.raise_failure()
-        if status:
+        if status and status != HALTED:
             raise unicorn.UcError(status)
         if self.system_call is not None:  # also where TF made an exception of it already
             return Outcome.SYSTEM_CALL

@@ -93,6 +93,8 @@ TLB_PHYSICAL = 0x18
 """... the physical address of the page."""
 TLB_ADDEND = 0x20
 """... and what makes of a linear address one in our memory."""
+TLB_DISCARD = 1 << 6
+"""Of TLB_WRITE: as of a ROM, a store is shown to the hooks and then dropped."""
 TLB_NOTDIRTY = 1 << 10
 """Of TLB_WRITE: a plain access, but there may be translated code."""
 

@@ -72,6 +72,9 @@ class Stop(Enum):
     TRAP = auto()  # before the instruction at ``trapped_at``, which is planted or that `on_system_call` wants
 
 
+_HALTED, _HALT = Outcome.HALTED, Stop.HALT
+
+
 class Ports(Protocol):
     """What IN and OUT reach."""
 
@@ -207,11 +210,14 @@ class Processor(RegisterFile):
         Raises `Shutdown` for a triple fault, and whatever a hook raised.
         """
         self._deadline = deadline
-        self.engine.set_until_open(self._until_open)
+        if not self._until_open:
+            return self._run()
+        self.engine.set_until_open(True)
         try:
             return self._run()
         finally:
             self._until_open = False
+            self.engine.set_until_open(False)
 
     def _run(self) -> Stop:
         engine = self.engine
@@ -227,14 +233,16 @@ class Processor(RegisterFile):
             if self._breakpoints:
                 alone = True
                 hits, delivered = self._breakpoints.hits(self, instruction_at(self)), engine.delivered
-            end = min(self._deadline, self._breath_end)
+            began = engine.now
+            end = self._deadline if self._deadline < self._breath_end else self._breath_end
             start = self.eip if alone else 0
             if alone:
                 engine.set_shadow(True)
-                end = min(end, engine.now + 1)
+                end = min(end, began + 1)
             engine.set_deadline(end)
-            began = engine.now
             outcome = engine.run()
+            if outcome is _HALTED and not self._lookout.stale and not engine.flush_code_wanted:
+                return _HALT
             was_alone, alone = alone, False
             self._translate_anew()
             match outcome:

@@ -412,6 +412,41 @@ expired:
 """
 
 
+# A run of the engine: RDI is the control block. EAX becomes the engine's status, or 0x10000 if all went well, HLT was
+# executed, and nothing else has to be looked at.
+ENTER = f"""
+    push rbx
+    mov rbx, rdi
+    mov rax, qword ptr [rbx + {CTL_CPU}]
+    mov dword ptr [rax + {at.CPU_HALTED}], 0
+    mov rax, qword ptr [rbx + {CTL_ENV}]
+    mov dword ptr [rax + {at.ENV_OLD_EXCEPTION}], -1
+    mov rsi, qword ptr [rax + {at.ENV_EIP}]
+    xor eax, eax
+    mov dword ptr [rbx + {CTL_STOPPED}], eax
+    mov dword ptr [rbx + {CTL_DELIVERING}], eax
+    mov dword ptr [rbx + {CTL_LEFT}], eax
+    mov dword ptr [rbx + {CTL_RESUMING}], eax
+    mov rdi, qword ptr [rbx + {CTL_UC}]
+    xor edx, edx
+    xor ecx, ecx
+    xor r8d, r8d
+    movabs rax, {{start}}
+    call rax
+    test eax, eax
+    jnz entered
+    mov rcx, qword ptr [rbx + {CTL_CPU}]
+    cmp dword ptr [rcx + {at.CPU_HALTED}], 0
+    je entered
+    cmp dword ptr [rbx + {CTL_LEFT}], 0
+    jne entered
+    mov eax, 0x10000
+entered:
+    pop rbx
+    ret
+"""
+
+
 def port_thunk(arguments: tuple[str, ...], control: str, callback: str) -> str:
     """IN/OUT: the IOPL and I/O-bitmap check that Unicorn leaves out, then Python's callback."""
     saves = "\n".join(f"    push {name}" for name in arguments)

@@ -143,10 +143,6 @@ def test_a_disk_that_is_none(tmp_path: Path) -> None:
     refused(hvproto("boot", "hello", "--disk", write(tmp_path, "empty.img", b"")), "empty.img")
 
 
-def test_more_than_one_guest() -> None:
-    refused(hvproto("run", "--guest", "hello", "--guest", "spin"), "one guest at a time for now")
-
-
 def test_an_address_for_an_image_that_has_its_own() -> None:
     refused(hvproto("boot", "hello", "--at", "0x7c00"), "--at", "assembly")
 

@@ -138,15 +138,17 @@ def first_touches(count: int) -> Image:
 
 
 def table_writes(count: int, *, used: bool) -> Image:
-    """Entries of a page table at 0x200000 are written, ``count`` of them, which map what isn't used: 0x1000000 on.
+    """``count`` stores to page tables: to one entry after the other of four tables at 0x200000, which map what isn't
+    used, over and over again.
 
-    ``used``: one entry only, present and accessed, so that each store has to be followed at once.
+    ``used``: to one entry only, present and accessed, so that each store has to be followed at once.
     """
     setup = "mov dword ptr [0x10010], 0x200067\nmov dword ptr [0x10014], 0x201067\nmov dword ptr [0x10018], 0x202067\n"
     setup += "".join(f"mov dword ptr [{0x10000 + 4 * n:#x}], {0x200067 + (n - 4) * 0x1000:#x}\n" for n in range(7, 16))
     setup += "mov eax, cr3\nmov cr3, eax\nmov edi, 0x200000\nmov eax, 0x400067\n"
-    what = "mov [edi], eax\nxor eax, 0x1000" if used else "mov [edi], eax\nadd edi, 4\nadd eax, 0x1000\nand eax, 0x7fffff"
+    what = "mov [edi], eax\nxor eax, 0x1000"
     if not used:
+        what = "mov [edi], eax\nadd edi, 4\nand edi, 0x203fff\nadd eax, 0x1000\nand eax, 0x7fffff"
         setup = setup.replace("0x400067", "0x400007")
     return _build(setup + _COUNTED.format(what=what, count=count), paging=True)
 
@@ -157,7 +159,9 @@ LOADS = {
         "push ecx\nmov esi, 0x400000\nmov edi, 0x500000\nmov ecx, 0x4000\n"
         "copy: mov eax, [esi]\nmov [edi], eax\nadd esi, 4\nadd edi, 4\ndec ecx\njnz copy\npop ecx", 200,
     ),
-    "calls": ("call function\njmp next\nfunction: push ebp\nmov ebp, esp\npush eax\npop eax\npop ebp\nret\nnext:", 2_000_000),
+    "calls": (
+        "call function\njmp next\nfunction: push ebp\nmov ebp, esp\npush eax\npop eax\npop ebp\nret\nnext:", 2_000_000,
+    ),
     "sieve": (
         "push ecx\nmov ecx, 2\nnumbers: mov esi, ecx\nadd esi, ecx\nstrike: mov byte ptr [esi + 0x400000], 1\n"
         "add esi, ecx\ncmp esi, 200000\njb strike\ninc ecx\ncmp ecx, 450\njb numbers\npop ecx", 2,

@@ -19,7 +19,24 @@ SETTINGS = (
 )  # fmt: skip
 REGISTERS = tuple(
     getattr(x86, f"UC_X86_REG_{name}")
-    for name in "EAX ECX EDX EBX ESP EBP ESI EDI EIP EFLAGS CS DS ES FS GS SS".split()
+    for name in (
+        "EAX",
+        "ECX",
+        "EDX",
+        "EBX",
+        "ESP",
+        "EBP",
+        "ESI",
+        "EDI",
+        "EIP",
+        "EFLAGS",
+        "CS",
+        "DS",
+        "ES",
+        "FS",
+        "GS",
+        "SS",
+    )
 )
 
 
@@ -41,7 +58,7 @@ def system_calls(count: int) -> float:
     def interrupt(uc: Uc, vector: int, _data: object) -> None:
         esp = uc.reg_read(x86.UC_X86_REG_ESP)
         if vector == 0x81:
-            eip, cs, eflags = struct.unpack("<III", uc.mem_read(esp, 12))
+            eip, _cs, eflags = struct.unpack("<III", uc.mem_read(esp, 12))
             uc.reg_write(x86.UC_X86_REG_ESP, esp + 12)
             uc.reg_write(x86.UC_X86_REG_EFLAGS, eflags)
             uc.reg_write(x86.UC_X86_REG_EIP, eip)

@@ -15,6 +15,7 @@ Points = Sequence[tuple[float, float]]
 
 def growth(sizes: Sizes) -> list[tuple[str, Points]]:
     """(what, [(number, seconds in all)]) of page-table writes and of pages mirrored."""
+    writes_in_a_row(100, sizes)  # whatever happens once
     writes = [(n, writes_in_a_row(n, sizes) * n) for n in (100, 1_000, 10_000, sizes.of(1_000_000, 100_000))]
     pages = [(n, min(partial(build_mirror, n)(sizes) for _ in range(3))) for n in (1_024, 8_192, 65_536, 262_144)]
     return [("page-table writes in a row", writes), ("pages of a mirror built at once", pages)]

@@ -1,4 +1,4 @@
-"""Rows of what stops a guest: exits, system calls, world switches, host functions. In Y each, or against the naive way."""
+"""Rows of what stops a guest: exits, system calls, world switches, host functions. In Y, or against the naive way."""
 
 from __future__ import annotations
 

@@ -67,7 +67,5 @@ def rows() -> list[Row]:
             Row(f"{name}-qemu", f"mirrored guest, {name}", "x QEMU's time", 3.2, partial(mirrored, name),
                 partial(qemu, name), missing=NO_QEMU)
         )  # fmt: skip
-    found.append(
-        Row("whole", "the bundled guest's whole story, hosted", "x bare", 2.5, whole_mirrored, whole_bare)
-    )
+    found.append(Row("whole", "the bundled guest's whole story, hosted", "x bare", 2.5, whole_mirrored, whole_bare))
     return found
