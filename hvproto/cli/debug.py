@@ -67,12 +67,14 @@ def debug(
     build = make_build(host, guest, plan, boot, limit, disk, ram, typed)
     if gdb is not None:
         serve_gdb(build, gdb, guest_to_stdout, scripts)
-    with DebugSession(build, show_output) as session:
+    output = OutputLines()
+    with DebugSession(build, output) as session:
         console = Console(session)
         say(told(session, session.stop))
         console.run_lines(scripts, say, echoes=True, strict=batch)
         if not batch and not console.done:
             console.run_lines(typed_lines(), say, echoes=not sys.stdin.isatty(), strict=False)
+        output.end()
 
 
 def make_build(
@@ -120,7 +122,22 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def show_output(whose: str, data: bytes) -> None:
-    """What a kernel has printed, a line with its owner before it."""
-    for line in data.decode("latin-1").splitlines():
-        say(f"{whose} prints: {line}")
+class OutputLines:
+    """Shows what a kernel prints, each whole line with its owner before it; the rest of one at the end."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, bytes] = {}
+
+    def __call__(self, whose: str, data: bytes) -> None:
+        *lines, self._begun[whose] = (self._begun.get(whose, b"") + data).split(b"\n")
+        for line in lines:
+            self._show(whose, line)
+
+    def end(self) -> None:
+        for whose, line in self._begun.items():
+            if line:
+                self._show(whose, line)
+
+    @staticmethod
+    def _show(whose: str, line: bytes) -> None:
+        say(f"{whose} prints: {line.decode('latin-1').rstrip()}")

@@ -15,10 +15,9 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from capstone import x86_const as cs
-from unicorn import unicorn_const as uc_const
 
-from hvproto.addresses import PAGE_SIZE
 from hvproto.debugger.accesses import WRITE, accesses
+from hvproto.debugger.tripwires import Tripwires
 from hvproto.processor.engine import Outcome
 from hvproto.processor.instruction import first_instruction
 from hvproto.processor.opcodes import MAX_LENGTH
@@ -91,16 +90,10 @@ class Pacer:
         self._limit = 0
         self._asked = False
         self._until_open = False
-        self._marked = False
+        self._tripwires = Tripwires(engine, self._stop_engine, lambda: self._program(0))
         self._block: _Block | None = None
         self._again = 0
         """The size of the instruction that the next block consists of, if not 0."""
-        self._marks: dict[int, int] = {}
-        self._places: tuple[tuple[int, int], ...] = ()
-        self._store_hooks: list[int] = []
-        self.stored_at: int | None = None
-        """When the block began, at the latest, that has stored to what is watched; None if none has."""
-        self._hook: int | None = None
         self.block_at = 0
         """When the present basic block began, in cycles."""
         self._overridden: dict[str, Any] = {
@@ -142,55 +135,26 @@ class Pacer:
         finally:
             self._limit = FOREVER
 
-    # -- stores ------------------------------------------------------------------------------
+    # -- what stops a free run -----------------------------------------------------------------
+
+    def mark(self, addresses: tuple[int, ...]) -> None:
+        """Have a free run stop before each basic block with an instruction at one of these linear addresses."""
+        self._tripwires.mark(addresses)
 
     def watch_stores(self, places: tuple[tuple[int, int], ...]) -> None:
         """Have a free run stop behind each basic block that stores to these (host-physical address, bytes).
 
         All loads and stores take several times as long meanwhile.
         """
-        self.stored_at = None
-        if places == self._places:
-            return
-        self._places = places
-        for handle in self._store_hooks:
-            self._engine.uc.hook_del(handle)
-        self._store_hooks = [
-            self._engine.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_store, begin=place, end=place + size - 1)
-            for place, size in places
-        ]
-        self._engine.flush_code()
+        self._tripwires.watch_stores(places)
 
-    def _on_store(self, _uc: Any, _access: int, _place: int, _size: int, _value: int, _data: Any) -> None:
-        if self.stored_at is None:
-            first, end = self._engine.last_block
-            self.stored_at = self._engine.now - (end - first)
-            self._program(0)  # behind the block
+    @property
+    def stored_at(self) -> int | None:
+        """When the block began, at the latest, that has stored to what is watched; None if none has."""
+        return self._tripwires.stored_at
 
-    # -- marks -------------------------------------------------------------------------------
-
-    def mark(self, addresses: tuple[int, ...]) -> None:
-        """Have a free run stop before each basic block with an instruction at one of these linear addresses."""
-        for handle in self._marks.values():
-            self._engine.uc.hook_del(handle)
-        engine = self._engine
-        self._marks = {
-            address: engine.uc.hook_add(
-                uc_const.UC_HOOK_BLOCK,
-                self._on_marked,
-                begin=max(0, address - PAGE_SIZE),
-                end=address,
-                user_data=address,
-            )
-            for address in addresses
-        }
-
-    def _on_marked(self, _uc: Any, address: int, size: int, mark: int) -> None:
-        if address <= mark < address + size and not self._marked and self._limit:
-            # The block has been charged already, and will be once more.
-            self._engine.now -= size
-            self._marked = True
-            self._stop_engine()
+    def forget_store(self) -> None:
+        self._tripwires.stored_at = None
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -206,7 +170,7 @@ class Pacer:
                     outcome = self._run_free()
                     if outcome is not None:
                         return outcome
-                    if not self._marked and overseer.pace() is Pace.FREE:
+                    if not self._tripwires.tripped and overseer.pace() is Pace.FREE:
                         continue
                 outcome = self._enter()
                 if outcome is not None:
@@ -218,14 +182,14 @@ class Pacer:
                 overseer.before_block(address, size)
                 if address != self._processor.code_address:
                     continue  # somebody has sent the processor elsewhere
-                marked = self._marked or any(address <= mark < address + size for mark in self._marks)
+                marked = self._tripwires.tripped or self._tripwires.is_marked(address, size)
                 if overseer.pace() is not Pace.STEPS and not marked:
                     if overseer.pace() is Pace.BLOCKS:
                         outcome = self._go(engine.now + 1)
                         if not self._is_ours(outcome):
                             return outcome
                     continue
-                self._marked = False
+                self._tripwires.tripped = False
                 self._block = _Block(address, size, engine.now, engine.now + size, address=address, alone=bool(alone))
             outcome = self._step()
             if outcome is not None:
@@ -244,18 +208,18 @@ class Pacer:
 
     def _run_free(self) -> Outcome | None:
         """None: it is at the beginning of a block, at the overseer's time or before a mark."""
-        self._marked = False
+        self._tripwires.tripped = False
         outcome = self._go(self._overseer.free_until())
-        if self._marked and outcome is Outcome.STOPPED:
+        if self._tripwires.tripped and outcome is Outcome.STOPPED:
             return None
-        self._marked = False
+        self._tripwires.tripped = False
         return None if self._is_ours(outcome) else outcome
 
     def _enter(self) -> Outcome | None:
         """Have the block at CS:EIP translated; None if nothing is to happen before it is executed."""
-        marked = self._marked
+        marked = self._tripwires.tripped
         outcome = self._go(0)
-        self._marked = marked
+        self._tripwires.tripped = marked
         if not self._is_ours(outcome):
             return outcome
         if self._processor.eflags & EFLAGS_RF and self._processor.debug_register(7) & DR7_ENABLED:

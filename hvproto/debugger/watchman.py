@@ -7,17 +7,15 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from hvproto import events
 from hvproto.debugger.accesses import READ, WRITE, accesses
 from hvproto.debugger.expression import Evaluator
 from hvproto.debugger.goal import END_INDEX, Breakpoint, Goal, Stop, Watched
+from hvproto.debugger.interrupted import InterruptedCode
 from hvproto.debugger.pacer import FOREVER, Pace, Pacer
 from hvproto.debugger.position import BETWEEN, IN_EVENT, START, Position
 from hvproto.debugger.subject import Subject
 from hvproto.errors import BadInput, World
 from hvproto.events import Event
-from hvproto.hypervisor.guest import Leave
-from hvproto.hypervisor.hypervisor import REASONS
 from hvproto.processor.lookout import watched
 from hvproto.processor.settings import Setting, SettingValue, describe
 
@@ -48,8 +46,7 @@ class Watchman:
         """Whether the present block is gone through by single steps for a watched setting's sake."""
         self._touched: list[Breakpoint] = []
         """Memory watches that the instruction before has met."""
-        self._skipped_to: tuple[int, World] | None = None
-        """Where code goes on that an interrupt has come into, which isn't to be stepped through."""
+        self._interrupted_code = InterruptedCode(subject)
         self._last: Position | None = None
         self._hit: tuple[Position, int | None, str] | None = None
         self._breath = 0.0
@@ -59,7 +56,6 @@ class Watchman:
         self.pacer = Pacer(subject.processor, self)
         subject.bus.subscribe(self.on_event)
         subject.follow_host()
-        self._follow_interrupts()
         self.begin(Goal(until=START))
 
     # -- the goal ----------------------------------------------------------------------------
@@ -68,7 +64,8 @@ class Watchman:
         """Go on with a new goal."""
         self.goal = goal
         self._steps = 0
-        self._last = self._hit = self._skipped_to = None
+        self._last = self._hit = None
+        self._interrupted_code.begin(goal.skips_interrupts)
         self._touched = []
         self._begin_world = self._subject.world
         marks = [each.address for each in goal.breakpoints if each.kind is Watched.ADDRESS]
@@ -125,7 +122,7 @@ class Watchman:
         if self._finds_blocks and not self._has_changed:
             self._has_changed = self._is_changed()
             if not self._has_changed:
-                self.pacer.stored_at = None
+                self.pacer.forget_store()
         now = time.monotonic()
         if now - self._breath >= ASKING:
             self._breath = now
@@ -155,7 +152,7 @@ class Watchman:
 
     def _pass(self, at: int, here: Position) -> None:
         """A block that began then has changed watched memory: somebody has to go back to see where."""
-        self.pacer.stored_at = None
+        self.pacer.forget_store()
         if self.goal.collects:
             self._hit = here, None, ""
             self._passed_at = at
@@ -227,12 +224,9 @@ class Watchman:
         if goal.above is not None and goal.returns_to is None and self._is_back(goal.above):
             return "step", "returned", None
         if goal.steps:
-            if self._skipped_to is not None:
-                if self._skipped_to != (address, self._subject.world):
-                    return None
-                self._skipped_to = None
-            else:
-                self._steps += 1
+            if self._interrupted_code.is_left(address):
+                return None
+            self._steps += 1
             if self._steps >= goal.steps:
                 return "step", "", None
         return None
@@ -274,30 +268,6 @@ class Watchman:
         except BadInput:
             return True
 
-    # -- interrupts that steps go past ---------------------------------------------------------
-
-    def _follow_interrupts(self) -> None:
-        processor = self._subject.processor
-        deliver = processor.interrupt
-
-        def interrupt(vector: int) -> None:
-            self._skip(processor.code_address)
-            deliver(vector)
-
-        processor.interrupt = interrupt  # type: ignore[method-assign]
-
-    def _skip(self, address: int, world: World | None = None) -> None:
-        if self.goal.skips_interrupts and self._skipped_to is None:
-            self._skipped_to = address, world or self._subject.world
-
-    def _skip_event(self, event: Event) -> None:
-        guest = self._subject.guest
-        match event:
-            case events.Recoupled() if event.reason == REASONS[Leave.INTERRUPT] and guest is not None:
-                self._skip(guest.where().eip, World.GUEST)
-            case events.ExceptionTaken() if event.detail == "interrupt" and event.eip is not None:
-                self._skip(event.eip, World.GUEST)
-
     # -- events ------------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
@@ -308,8 +278,7 @@ class Watchman:
             return
         self._look_behind(here)
         goal = self.goal
-        if goal.skips_interrupts:
-            self._skip_event(event)
+        self._interrupted_code.on_event(event)
         if goal.until is not None and here >= goal.until:
             self._pause(self._with_previous(self._in_event("goal", "there", here, event)))
             return

@@ -130,6 +130,9 @@ class DirectGuest(Guest):
         """Say what the processor delivered by itself. It is known only that it did, not where."""
         processor = self.machine.processor
         counts = list(processor.engine.counts)
+        if not self.bus.wants(events.ExceptionTaken):
+            self._reported = counts
+            return
         for vector, (now, before) in enumerate(zip(counts, self._reported, strict=True)):
             for _ in range(now - before):
                 self.bus.emit(events.ExceptionTaken(processor.now, vector, None, "direct", None))

@@ -119,6 +119,8 @@ class Exits:
 
     def _tell(self, vector: int, error_code: int | None, route: str, detail: str, cr2: int | None = None) -> None:
         guest = self._guest
+        if not guest.bus.wants(events.ExceptionTaken):
+            return
         guest.bus.emit(
             events.ExceptionTaken(guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail)
         )
@@ -189,12 +191,13 @@ class Exits:
         if done:
             if instruction.id not in IRETS:
                 cpu.eflags &= ~EFLAGS_RF
-            guest.bus.emit(
-                events.ExceptionTaken(
-                    guest.machine.processor.now, GENERAL_PROTECTION, error_code, "handle", eip, None,
-                    instruction.mnemonic,
-                )
-            )  # fmt: skip
+            if guest.bus.wants(events.ExceptionTaken):
+                guest.bus.emit(
+                    events.ExceptionTaken(
+                        guest.machine.processor.now, GENERAL_PROTECTION, error_code, "handle", eip, None,
+                        instruction.mnemonic,
+                    )
+                )  # fmt: skip
             # A load of SS holds the trap off for one more instruction, STI doesn't.
             steps = single_step and not guest.halted and not loads_stack(instruction.decoded)
             if steps or hits:

@@ -65,6 +65,8 @@ class Hooks:
     ) -> None:
         self._bus, self._plan, self._image, self._where, self._stop = bus, plan, image, where, stop
         self._guests: list[MirroredGuest] = []
+        self.present: Exit | None = None
+        """The exit that a hook is being asked about, or has raised at."""
         self._on_exits: list[Callable[[Exit], Answer]] = []
         self.failure: tuple[Hook, BaseException, Where] | None = None
         """The first exception of a hook on events: raised as soon as the run stands still."""
@@ -111,7 +113,9 @@ class Hooks:
             if not all(test(seen, seen.eip) for test in tests):
                 return None
             hook.calls += 1
+            self.present = seen
             answer: Answer = _value(function(seen))
+            self.present = None
             return answer
 
         handler.__qualname__ = hook.name  # what HookError and ExceptionTaken call it

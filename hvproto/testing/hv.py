@@ -9,6 +9,7 @@ from typing import Any
 
 from hvproto.errors import BadInput, Where, World
 from hvproto.events import Event, EventBus
+from hvproto.hypervisor.exit_view import Exit
 from hvproto.hypervisor.guest import Guest
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
@@ -94,6 +95,11 @@ class Hv:
         if not self.session.guests:
             raise BadInput("the host hasn't entered its guest yet: run the session first, or wait for Decoupled")
         return self.session.guests[0]
+
+    @property
+    def present_exit(self) -> Exit | None:
+        """The exit that a hook is being asked about, or has raised at."""
+        return self._hooks.present
 
     def where(self) -> Where:
         """Whose code the processor is at, and where: the guest's own place while its exit is looked at."""

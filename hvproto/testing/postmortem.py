@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hvproto.events import ExceptionTaken
+from hvproto.events import ExceptionTaken, SettingReplaced, SettingRestored, SettingSaved
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.save_area import SaveAreaError
 from hvproto.processor.paging import PagingMode, Walk, walk
@@ -13,13 +13,16 @@ from hvproto.testing.hv import Hv
 
 EVENTS = 12
 """How many of the last events are shown."""
+SETTINGS = (SettingSaved, SettingReplaced, SettingRestored)
+"""Not among them: there are eight of each in every switch, and `Decoupled` and `Recoupled` say as much."""
 _MIRROR_CR0, _MIRROR_CR4, _MIRROR_EFER = 1 << 31, 1 << 5, 0xD00
 """Paging, PAE, long mode: the mirror is always 4-level tables."""
 
 
 def sections(hv: Hv) -> Iterator[tuple[str, str]]:
     """Title and text of each section for pytest's report."""
-    yield "hvproto: last events", "\n".join(event.to_json() for event in hv.events[-EVENTS:]) or "none"
+    told = [event for event in hv.events if not isinstance(event, SETTINGS)][-EVENTS:]
+    yield "hvproto: last events", "\n".join(event.to_json() for event in told) or "none"
     yield "hvproto: where", _where(hv)
     yield "hvproto: save area", _save_area(hv)
     fault = _last_fault(hv)
@@ -41,7 +44,9 @@ def _save_area(hv: Hv) -> str:
 
 
 def _last_fault(hv: Hv) -> int | None:
-    """The GVA of the last page fault."""
+    """The GVA of the last page fault: of the one that a hook has raised at, or of the last that is on record."""
+    if hv.present_exit is not None and hv.present_exit.address is not None:
+        return hv.present_exit.address
     return next((event.cr2 for event in reversed(hv.events) if isinstance(event, ExceptionTaken) and event.cr2), None)
 
 

@@ -59,7 +59,9 @@ class Follower:
         self.instructions += 1
 
 
-def outcome(build: Build, pace: Pace | None = None, begin: int = 0, end: int = FOREVER) -> tuple[dict[str, object], int]:
+def outcome(
+    build: Build, pace: Pace | None = None, begin: int = 0, end: int = FOREVER
+) -> tuple[dict[str, object], int]:
     """Everything that a run has come to, and how many instructions it was stopped at."""
     output = bytearray()
     events: list[str] = []

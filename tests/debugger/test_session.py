@@ -207,6 +207,18 @@ def test_steps_of_each_size(hosted: DebugSession) -> None:
     assert hosted.step_event().position.events == one.position.events + 1
 
 
+def test_a_step_goes_past_the_interrupt_that_comes_in_between(hosted: DebugSession) -> None:
+    hosted.break_at("timer_entry", World.HOST)
+    handler = hosted.cont()
+    returns_to = hosted.evaluate("[esp]")
+    hosted.breakpoints.clear()
+    before = hosted.back_instruction()
+    assert hosted.step().position == handler.position
+    hosted.goto(before.position)
+    assert hosted.step(skips_interrupts=True).address == returns_to
+    assert hosted.position > handler.position
+
+
 def test_an_instruction_before_a_virtual_time_and_diff(hosted: DebugSession) -> None:
     first = hosted.goto(100_000)
     assert first.position.at >= 100_000 > first.position.at - 200

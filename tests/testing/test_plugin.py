@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -140,9 +142,12 @@ def test_a_failure_shows_the_run(pytester: pytest.Pytester) -> None:
         [
             ">*assert seen.address == 5", "E*HookError: guest at EIP*never_again raised AssertionError*",
             "*hvproto: last events*", '*"event": "Relocated"*', "*hvproto: save area*", "IDTR *", "CR3 *",
-            "*in both page tables*", "guest, CR3 *", "mirror, CR3 *",
+            "*hvproto: 0x*in both page tables*", "guest, CR3 *", "mirror, CR3 *",
         ]
     )  # fmt: skip
+    found = re.search(r"where (\d+) = Exit", result.stdout.str())
+    assert found is not None
+    assert f"hvproto: {int(found[1]):#x} in both page tables" in result.stdout.str(), "of the exit that was looked at"
 
 
 def test_an_assembly_error_has_the_line_of_the_test(pytester: pytest.Pytester) -> None:
