@@ -54,7 +54,7 @@ class Exits:
         True if somebody else has taken it."""
 
     def handle(self, vector: int, error_code: int) -> None:
-        """The switch. Raises what ends the guest: Shutdown, UnmappedAccess, NotBuilt."""
+        """The switch. Raises what ends the guest: Shutdown, UnmappedAccess."""
         try:
             if vector == PAGE_FAULT:
                 self._page_fault(error_code)

@@ -22,7 +22,6 @@ from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.guest_state import GuestState
 from hvproto.hypervisor.mirror import Mirror
-from hvproto.hypervisor.not_built import NotBuilt
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.quick_exits import QuickExits
 from hvproto.hypervisor.region import Region
@@ -290,7 +289,7 @@ class MirroredGuest(Guest):
         while True:
             try:
                 leave = self._turn(limit)
-            except (UnmappedAccess, NotBuilt, Shutdown, RunError) as problem:
+            except (UnmappedAccess, Shutdown, RunError) as problem:
                 self.error = self._as_error(problem)
                 if self.error is problem and not isinstance(problem, TripleFault | NoRoom | Unsupported | NoMemory):
                     raise
@@ -298,12 +297,10 @@ class MirroredGuest(Guest):
             if leave is not None:
                 return leave
 
-    def _as_error(self, problem: UnmappedAccess | NotBuilt | Shutdown | RunError) -> RunError:
+    def _as_error(self, problem: UnmappedAccess | Shutdown | RunError) -> RunError:
         match problem:
             case UnmappedAccess():
                 return NoMemory(self.where(), problem.kind, problem.physical)
-            case NotBuilt():
-                return Unsupported(self.where(), f"not built yet: {problem}")
             case Shutdown():
                 return TripleFault(self.where(), problem.faults)
             case TripleFault() if self.space.region.contains(self.machine.processor.eip):

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 TOLERANCE = 1.25
-"""What `--check` lets a median miss its bar by: on a machine with other load, medians of three quick rounds of one row
-differ by up to a fifth from those of many."""
+"""What `--check` lets a median miss its bar by: an estimate, from quick samples of a loaded machine that were up to a
+fifth apart."""
 
 
 @dataclass(frozen=True, slots=True)
