@@ -69,6 +69,17 @@ class Clock:
         self.sequence += 1
         return self.plan(when, self.sequence - 1, action)
 
+    def move(self, event: Event | None, when: int | None, action: Callable[[], None]) -> Event | None:
+        """Have one action at most planned, for cycle ``when`` or, with None, not at all: what is to be kept now.
+
+        ``event`` is what was kept before; None where it has run, or there was none.
+        """
+        if event is not None:
+            if event.when == when:
+                return event
+            event.cancel()
+        return None if when is None else self.at(when, action)
+
     def plan(self, when: int, sequence: int, action: Callable[[], None]) -> Event:
         """The same with a sequence number that it has had before: for who puts an agenda back."""
         event = Event(when, action)

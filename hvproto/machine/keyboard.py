@@ -230,11 +230,7 @@ class KeyboardController:
             self._aux_line(bool(full and from_aux and self._memory[0] & _AUX_INTERRUPT))
 
     def _plan(self, when: int | None) -> None:
-        if self._event is not None:
-            if self._event.when == when:
-                return
-            self._event.cancel()
-        self._event = None if when is None else self._clock.at(when, self._on_event)
+        self._event = self._clock.move(self._event, when, self._on_event)
 
     def _on_event(self) -> None:
         self._event = None

@@ -120,11 +120,7 @@ class ApicTimer:
     def _plan(self) -> None:
         """Keep one event on the agenda, for the next expiry that somebody will notice."""
         when = None if self.masked else self._zero_at
-        if self._event is not None:
-            if self._event.when == when:
-                return
-            self._event.cancel()
-        self._event = None if when is None else self._clock.at(when, self._on_event)
+        self._event = self._clock.move(self._event, when, self._on_event)
 
     def _on_event(self) -> None:
         self._event = None

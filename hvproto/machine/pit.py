@@ -315,11 +315,7 @@ class Pit8254:
         """Keep one event on the agenda, for the next change of counter 0's output."""
         change = self.counters[0].next_change()
         when = None if change is None else change[0] * CYCLES_PER_PIT_TICK
-        if self._event is not None:
-            if self._event.when == when:
-                return
-            self._event.cancel()
-        self._event = None if when is None else self._clock.at(when, self._on_change)
+        self._event = self._clock.move(self._event, when, self._on_change)
 
     def _on_change(self) -> None:
         self._event = None

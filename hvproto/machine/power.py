@@ -129,11 +129,7 @@ class AcpiPowerManagement:
         when = None
         if wanted:  # rounded up
             when = -(-(carries + 1) * _CARRY_TICKS * CYCLES_PER_PIT_TICK // PM_TIMER_PER_PIT_TICK)
-        if self._event is not None:
-            if self._event.when == when:
-                return
-            self._event.cancel()
-        self._event = None if when is None else self._clock.at(when, self._on_carry)
+        self._event = self._clock.move(self._event, when, self._on_carry)
 
     def _on_carry(self) -> None:
         self._event = None

@@ -167,11 +167,7 @@ class Rtc:
         registers[_C] = registers[_C] & ~_REQUEST | (_REQUEST if requested else 0)
         self._line(requested)
         when = None if requested or self._held() else self._next_request()
-        if self._event is not None:
-            if self._event.when == when:
-                return
-            self._event.cancel()
-        self._event = None if when is None else self._clock.at(when, self._on_event)
+        self._event = self._clock.move(self._event, when, self._on_event)
 
     def _next_request(self) -> int | None:
         """The cycle of the next interrupt; nothing is planned for sources that aren't enabled."""

@@ -11,7 +11,6 @@ from hvproto.processor.linear_memory import PhysicalMemory
 
 TEXT_MEMORY = 0xB8000
 TEXT_MEMORY_SIZE = 0x8000
-MONOCHROME_MEMORY = 0xB0000
 ROWS, COLUMNS = 25, 80
 
 # Codes 1 to 31 and 127 have glyphs on the screen; Python's codec takes them for control characters.
