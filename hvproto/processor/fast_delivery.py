@@ -12,6 +12,15 @@ marked as accessed, each failed check. So it raises nothing, and knows no except
 from __future__ import annotations
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.control_block import (
+    CTL_ERROR,
+    CTL_FAST_COUNT,
+    CTL_LENGTH,
+    CTL_ONLY_SLOW,
+    CTL_SCRATCH,
+    CTL_UC,
+    CTL_VECTOR,
+)
 from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import CR0_PE, DR7_ENABLED, EFLAGS_IF, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM
 from hvproto.processor.state import (
@@ -320,30 +329,27 @@ discarded:
 """
 
 
-def fast_delivery(*, uc: int, vector: int, length: int, error: int, scratch: int, switch: int, count: int) -> str:
-    """The path from where the exception is known to ``delivered``, or to ``slow``; RBX is the control block, R12 env.
-
-    The numbers are offsets into the control block: the engine's handle, the vector, an INT's length or 0, the error
-    code, a free word, a word that is set if this path must not be taken, and a count of how often it was. R13 to R15
-    are free for use.
-    """
-    return f"""
-    cmp dword ptr [rbx + {switch}], 0
+FAST_DELIVERY = f"""
+    cmp dword ptr [rbx + {CTL_ONLY_SLOW}], 0
     jne slow
     {_check_state()}
     {_compute_eflags()}
     mov r8, qword ptr [r12 + {at.ENV_TLB_MASK}]
     mov r9, qword ptr [r12 + {at.ENV_TLB_TABLE}]
-    {_load_gate(vector, length)}
+    {_load_gate(CTL_VECTOR, CTL_LENGTH)}
     mov ecx, r14d
     shr ecx, 16
     {_load_descriptor(_FLAT_CODE, _AVL_AND_READABLE)}
     shr rax, 32
-    mov dword ptr [rbx + {scratch}], eax
+    mov dword ptr [rbx + {CTL_SCRATCH}], eax
     {_find_stack()}
-    {_push_frame(vector, length, error)}
-    {_enter_handler(scratch)}
-    {_discard_code(uc)}
-    inc qword ptr [rbx + {count}]
+    {_push_frame(CTL_VECTOR, CTL_LENGTH, CTL_ERROR)}
+    {_enter_handler(CTL_SCRATCH)}
+    {_discard_code(CTL_UC)}
+    inc qword ptr [rbx + {CTL_FAST_COUNT}]
     jmp delivered
+"""
+"""The path from where the event is known to ``delivered``, or to ``slow``; RBX is the control block, R12 env.
+
+The control block holds the vector, an INT's length or 0, and the error code. R13 to R15 are free for use.
 """

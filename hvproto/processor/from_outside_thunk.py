@@ -8,25 +8,8 @@ from __future__ import annotations
 
 from hvproto.processor.control_block import (
     CTL_ENV,
-    CTL_ERROR,
-    CTL_FAST_COUNT,
-    CTL_LENGTH,
-    CTL_ONLY_SLOW,
-    CTL_SCRATCH,
-    CTL_UC,
-    CTL_VECTOR,
 )
-from hvproto.processor.fast_delivery import fast_delivery
-
-_FAST = fast_delivery(
-    uc=CTL_UC,
-    vector=CTL_VECTOR,
-    length=CTL_LENGTH,
-    error=CTL_ERROR,
-    scratch=CTL_SCRATCH,
-    switch=CTL_ONLY_SLOW,
-    count=CTL_FAST_COUNT,
-)
+from hvproto.processor.fast_delivery import FAST_DELIVERY
 
 # A function: RDI is the control block, with the vector in it; EAX becomes whether it has been delivered.
 FROM_OUTSIDE = f"""
@@ -37,7 +20,7 @@ FROM_OUTSIDE = f"""
     push r15
     mov rbx, rdi
     mov r12, qword ptr [rbx + {CTL_ENV}]
-    {_FAST}
+    {FAST_DELIVERY}
 slow:
     xor eax, eax
     jmp return

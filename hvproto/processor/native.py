@@ -122,7 +122,6 @@ class NativeEngine(Engine):
         self._length = ctypes.c_uint32.from_address(control + block.CTL_LENGTH)
         self._first_cr2 = ctypes.c_uint64.from_address(control + block.CTL_CR2)
         self._cr2_before = ctypes.c_uint64.from_address(control + block.CTL_CR2_BEFORE)
-        self._delivering = ctypes.c_uint32.from_address(control + block.CTL_DELIVERING)
         self._left = ctypes.c_uint32.from_address(control + block.CTL_LEFT)
         self._until_open = ctypes.c_uint32.from_address(control + block.CTL_UNTIL_OPEN)
         self.only_slow = ctypes.c_uint32.from_address(control + block.CTL_ONLY_SLOW)

@@ -25,15 +25,12 @@ from hvproto.processor.control_block import (
     CTL_DELIVERING,
     CTL_ENV,
     CTL_ERROR,
-    CTL_FAST_COUNT,
     CTL_LEFT,
     CTL_LENGTH,
     CTL_NOT_CANONICAL,
     CTL_NOW,
-    CTL_ONLY_SLOW,
     CTL_PREFIXES,
     CTL_RESUMING,
-    CTL_SCRATCH,
     CTL_SEEN_CODE,
     CTL_SEEN_STACK,
     CTL_STOPPED,
@@ -46,7 +43,7 @@ from hvproto.processor.control_block import (
     WALK_MARK,
     WALK_MARKS,
 )
-from hvproto.processor.fast_delivery import fast_delivery
+from hvproto.processor.fast_delivery import FAST_DELIVERY
 from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
@@ -150,16 +147,6 @@ def _load(function: str, address: str) -> str:
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
 # (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
-_FAST = fast_delivery(
-    uc=CTL_UC,
-    vector=CTL_VECTOR,
-    length=CTL_LENGTH,
-    error=CTL_ERROR,
-    scratch=CTL_SCRATCH,
-    switch=CTL_ONLY_SLOW,
-    count=CTL_FAST_COUNT,
-)
-
 INTERRUPT = f"""
     push rbx
     push r12
@@ -277,7 +264,7 @@ rewind:
     sub qword ptr [r12 + {at.ENV_EIP}], rcx
 
 look_at_gate:
-    {_FAST}
+    {FAST_DELIVERY}
 slow:
     {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
@@ -341,7 +328,7 @@ scan:
     cmp eax, 0xf1
     je leave
     or dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_RF}
-    {_FAST}
+    {FAST_DELIVERY}
 slow:
     {_plain_gate("rbx", CTL_VECTOR)}
 deliver:
