@@ -13,7 +13,7 @@ from typing import Any
 
 from hvproto import events
 from hvproto.addresses import HPA
-from hvproto.errors import NoMemory, RunError, TripleFault, Unsupported, Where, World
+from hvproto.errors import NoMemory, TripleFault, Unsupported, Where, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.application_exits import ADVICE, ApplicationExits, ProcessEmulator
 from hvproto.hypervisor.application_limits import what_is_missing
@@ -56,8 +56,7 @@ class ApplicationGuest(Guest):
     ) -> None:
         super().__init__(number, machine, memory, sectors, bus, pristine, image)
         processor = machine.processor
-        self.cpu = ProcessCpu(processor, memory, lambda: self.now)
-        self.cpu.machine_model = self.model
+        self.cpu = ProcessCpu(processor, memory, lambda: self.now, self.model)
         self.cpu.on_setting = self._on_setting
         self.space = ProcessSpace(memory, self.cpu)
         self.decoder = Decoder()
@@ -206,16 +205,7 @@ class ApplicationGuest(Guest):
                 self._go_inside()
                 return Leave.INSIDE
             except (UnmappedAccess, Shutdown, TripleFault, NoMemory, Unsupported) as problem:
-                self.error = self._as_error(problem)
-
-    def _as_error(self, problem: UnmappedAccess | Shutdown | RunError) -> RunError:
-        match problem:
-            case UnmappedAccess():
-                return NoMemory(self.where(), problem.kind, problem.physical)
-            case Shutdown():
-                return TripleFault(self.where(), problem.faults)
-            case _:
-                return problem
+                self.error = self.as_error(problem)
 
     def _handle(self, signal: SignalFrame) -> None:
         cpu, vector = self.cpu, signal.vector

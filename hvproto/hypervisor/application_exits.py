@@ -39,8 +39,8 @@ class ApplicationExits(Exits):
     def handle(self, vector: int, error_code: int) -> None:
         """The switch. Raises what ends the guest: Shutdown, UnmappedAccess, Unsupported."""
         if vector == INVALID_OPCODE:
-            self._check_sse()
-            instruction = self._instruction()
+            instruction = self.instruction()
+            self._check_sse(instruction)
             if instruction is not None and instruction.id == cs.X86_INS_SYSCALL:
                 self.trapped()  # the host has no SYSCALL; the guest may
                 return
@@ -65,8 +65,7 @@ class ApplicationExits(Exits):
             cpu.set_debug_register(6, cpu.debug_register(6) & ~DR6_BREAKPOINTS | DR6_BS)
         self._reflect(DEBUG, None)
 
-    def _check_sse(self) -> None:
-        instruction = self._instruction()
+    def _check_sse(self, instruction: Instruction | None) -> None:
         if instruction is None or not self._cpu.control(Setting.CR4) & CR4_OSFXSR:
             return
         if not self._cpu.real.control(Setting.CR4) & CR4_OSFXSR and is_sse(instruction.decoded):

@@ -44,6 +44,18 @@ _POPPED = 0x8D5 | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
 """What POPF may change at any level: arithmetic flags and these."""
 
 
+def popped(eflags: int, value: int, level: int, size: int) -> int:
+    """EFLAGS after a POPF of ``size`` bytes at privilege ``level`` (SDM vol. 2, POPF)."""
+    writable = _POPPED
+    if level == 0:
+        writable |= EFLAGS_IOPL
+    if level <= (eflags & EFLAGS_IOPL) >> 12:
+        writable |= EFLAGS_IF
+    if size == 2:
+        writable &= 0xFFFF
+    return eflags & ~(writable | EFLAGS_RF) | value & writable | EFLAGS_FIXED
+
+
 class Emulator:
     """Executes single guest instructions on the virtual processor."""
 
@@ -139,14 +151,7 @@ class Emulator:
         size = _stack_size(instruction, cpu)
         stack = current_stack(cpu, cpu.target())
         value = stack.peek(0, size)
-        writable = _POPPED
-        if cpu.cpl == 0:
-            writable |= EFLAGS_IOPL
-        if cpu.cpl <= (cpu.eflags & EFLAGS_IOPL) >> 12:
-            writable |= EFLAGS_IF
-        if size == 2:
-            writable &= 0xFFFF
-        cpu.eflags = cpu.eflags & ~(writable | EFLAGS_RF) | value & writable | EFLAGS_FIXED
+        cpu.eflags = popped(cpu.eflags, value, cpu.cpl, size)
         cpu.esp = stack.moved(size)
 
     # -- segments ----------------------------------------------------------------------------
@@ -187,8 +192,8 @@ class Emulator:
         size = instruction.operand_size
         address = instruction.linear_address(source.mem)
         user = self.cpu.cpl == 3
-        selector = self.cpu.read_as(self.cpu.wrapped(address + size), 2, user=user)
-        offset = self.cpu.read_as(address, size, user=user)
+        selector = self.cpu.read(self.cpu.wrapped(address + size), 2, user=user)
+        offset = self.cpu.read(address, size, user=user)
         segment_loads.load(self.cpu, register, selector)
         instruction.write(target, size, offset)
 

@@ -10,7 +10,6 @@ from capstone import x86_const as cs
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.exceptions import Raised, descriptor_place, load_descriptor
 from hvproto.processor.instruction import Instruction
-from hvproto.processor.model import engine_identity
 from hvproto.processor.segments import (
     NULL_SEGMENT,
     RPL_MASK,
@@ -41,7 +40,7 @@ from hvproto.processor.settings import (
 )
 
 INVALID_OPCODE, NOT_PRESENT, PROTECTION = 6, 11, 13
-RAX, RCX, RDX, RBX = 0, 1, 2, 3
+RAX, RCX, RDX = 0, 1, 2
 CR0_DEFINED = 0xE005_003F
 KERNEL_GS_BASE = BASE_MSRS[2]
 _TABLES = {cs.X86_INS_LGDT: Setting.GDTR, cs.X86_INS_LIDT: Setting.IDTR}
@@ -105,10 +104,6 @@ def execute(cpu: VirtualCpu, instruction: Instruction, environment: Environment)
     elif number == cs.X86_INS_RDPMC:
         _privileged(cpu) if not cpu.control(Setting.CR4) & CR4_PCE else None
         _set_pair(cpu, 0)
-    elif number == cs.X86_INS_CPUID:
-        values = engine_identity(cpu.gpr(RAX) & 0xFFFF_FFFF, cpu.gpr(RCX) & 0xFFFF_FFFF)
-        for register, value in zip((RAX, RBX, RCX, RDX), values, strict=True):
-            cpu.set_gpr(register, value)
     elif number in _QUERIES:
         _only_protected(cpu)
         _query(cpu, instruction)
@@ -150,8 +145,8 @@ def _store_word(cpu: VirtualCpu, instruction: Instruction, value: int) -> None:
 
 def _load_table(cpu: VirtualCpu, instruction: Instruction) -> None:
     address = instruction.linear_address(instruction.operands[0].mem)
-    limit = cpu.read_as(address, 2, user=False)
-    base = cpu.read_as(cpu.wrapped(address + 2), 8 if cpu.code64 else 4, user=False)
+    limit = cpu.read(address, 2)
+    base = cpu.read(cpu.wrapped(address + 2), 8 if cpu.code64 else 4)
     if not cpu.code64 and instruction.operand_size == 2:
         base &= 0xFF_FFFF
     cpu.write_setting(_TABLES[instruction.id], TableRegister(base, limit))
@@ -162,7 +157,7 @@ def _store_table(cpu: VirtualCpu, instruction: Instruction) -> None:
     assert isinstance(table, TableRegister)
     address = instruction.linear_address(instruction.operands[0].mem)
     size = 10 if cpu.code64 else 6
-    cpu.write_as(address, size, table.limit & 0xFFFF | table.base << 16 & (1 << 8 * size) - 1, user=cpu.cpl == 3)
+    cpu.write(address, size, table.limit & 0xFFFF | table.base << 16 & (1 << 8 * size) - 1, user=cpu.cpl == 3)
 
 
 def _system_segment(cpu: VirtualCpu, setting: Setting) -> Segment:
@@ -232,8 +227,6 @@ def move(cpu: VirtualCpu, instruction: Instruction, environment: Environment) ->
 def _read_control(cpu: VirtualCpu, number: int) -> int:
     if number == 2:
         return cpu.cr2
-    if number == 8 and cpu.code64:
-        return cpu.task_priority
     settings = {0: Setting.CR0, 3: Setting.CR3, 4: Setting.CR4}
     if number not in settings:
         raise Raised(INVALID_OPCODE)
@@ -249,8 +242,6 @@ def _write_control(cpu: VirtualCpu, number: int, value: int) -> None:
         cpu.write_setting(Setting.CR3, value)
     elif number == 4:
         cpu.write_setting(Setting.CR4, value)
-    elif number == 8 and cpu.code64:
-        cpu.task_priority = value
     else:
         raise Raised(INVALID_OPCODE)
 

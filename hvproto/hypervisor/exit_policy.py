@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from hvproto import events
 from hvproto.errors import HookError
 from hvproto.hypervisor.exit_view import DEFAULT, Answer, Decision, EndGuest, Exit, ExitKind, Handler, Inject
-from hvproto.hypervisor.exits import BREAKPOINT, GENERAL_PROTECTION, IDT_ERROR, ONE_BYTE, OVERFLOW, PAGE_FAULT
+from hvproto.hypervisor.exits import BREAKPOINT, GENERAL_PROTECTION, IDT_ERROR, OVERFLOW, PAGE_FAULT
 from hvproto.hypervisor.plan import VECTORS, Provider, check_route
 from hvproto.processor.engine import VECTORS_WITH_ERROR_CODE
 
@@ -99,8 +99,7 @@ class ExitPolicy:
         if trapped:
             return Exit(guest, ExitKind.INSTRUCTION, GENERAL_PROTECTION, 0, cpu.eip)
         if vector >= 32 or vector in (BREAKPOINT, OVERFLOW):
-            short = vector in (BREAKPOINT, OVERFLOW) and cpu.peek_some(cpu.wrapped(cpu.code_address - 1), 1) in ONE_BYTE
-            length = 1 if short else 2
+            length = guest.exits.length_behind(vector)
             return Exit(guest, ExitKind.SOFTWARE, vector, None, cpu.wrapped(cpu.eip - length), length=length)
         seen = Exit(
             guest, ExitKind.EXCEPTION, vector, error_code if vector in VECTORS_WITH_ERROR_CODE else None, cpu.eip,

@@ -36,7 +36,7 @@ PAGE_FAULT = 14
 GENERAL_PROTECTION = 13
 SELECTOR_FAULTS = (10, 11, 12)
 BREAKPOINT, OVERFLOW = 3, 4
-ONE_BYTE = (b"\xcc", b"\xce")
+_ONE_BYTE = (b"\xcc", b"\xce")
 """INT3 and INTO."""
 FAULTING_PORTS = STRING_OUTPUTS | {cs.X86_INS_IN, cs.X86_INS_OUT}
 
@@ -74,7 +74,7 @@ class Exits:
     def trapped(self) -> None:
         """The guest stands before a sensitive instruction that wouldn't have trapped by itself."""
         try:
-            if not self._emulate(self._instruction(), 0):
+            if not self._emulate(self.instruction(), 0):
                 raise Raised(INVALID_OPCODE)
         except Raised as raised:
             self._reflect(raised.vector, raised.error_code, raised.cr2)
@@ -85,7 +85,7 @@ class Exits:
         It goes by its #GP all the same: the events of a run don't depend on the engine.
         """
         try:
-            instruction = self._instruction()
+            instruction = self.instruction()
         except Raised:
             return False
         return instruction is not None and instruction.id in FAULTING_PORTS
@@ -94,10 +94,6 @@ class Exits:
         """Deliver a virtual external interrupt."""
         self._tell(vector, None, "reflect", "interrupt")
         take_interrupt(self._cpu, vector)
-
-    def instruction(self) -> Instruction | None:
-        """The instruction at the guest's EIP. Raises `Raised` for one that can't be."""
-        return self._instruction()
 
     def nmi(self) -> None:
         """Deliver a virtual NMI; others wait for the guest's next IRET."""
@@ -145,7 +141,8 @@ class Exits:
 
     # -- protection faults -------------------------------------------------------------------
 
-    def _instruction(self) -> Instruction | None:
+    def instruction(self) -> Instruction | None:
+        """The instruction at the guest's EIP; None where there is none. Raises `Raised` for one that can't be."""
         cpu = self._cpu
         code = cpu.peek_some(cpu.code_address, LONGEST_INSTRUCTION)
         if has_forbidden_lock(code, wide=cpu.code64):  # the engine executes it
@@ -154,7 +151,7 @@ class Exits:
         return None if decoded is None else Instruction(cpu, decoded)
 
     def _general_protection(self, error_code: int) -> None:
-        instruction = self._instruction()
+        instruction = self.instruction()
         if error_code & IDT_ERROR and instruction is not None:
             # INT n that the region's gates are closed to, or have none for; the guest's may be open.
             self._software(error_code >> 3, instruction.size)
@@ -162,7 +159,7 @@ class Exits:
             self._reflect(GENERAL_PROTECTION, error_code)
 
     def _selector_fault(self, vector: int, error_code: int) -> None:
-        if not self._emulate(self._instruction(), error_code):
+        if not self._emulate(self.instruction(), error_code):
             # The region's GDTs lack system descriptors and what isn't present: the guest's table decides.
             self._reflect(*self._as_the_guest_has_it(vector, error_code))
 
@@ -218,12 +215,15 @@ class Exits:
 
     def _software_interrupt(self, vector: int) -> None:
         """INT n, INT3 or INTO through an open gate: EIP is already after it."""
-        cpu = self._cpu
-        length = 2
-        if vector in (BREAKPOINT, OVERFLOW) and cpu.peek_some(cpu.wrapped(cpu.code_address - 1), 1) in ONE_BYTE:
-            length = 1
-        cpu.eip -= length
+        length = self.length_behind(vector)
+        self._cpu.eip -= length
         self._software(vector, length)
+
+    def length_behind(self, vector: int) -> int:
+        """Of the INT n, INT3 or INTO that the guest stands behind, in bytes."""
+        cpu = self._cpu
+        short = vector in (BREAKPOINT, OVERFLOW) and cpu.peek_some(cpu.wrapped(cpu.code_address - 1), 1) in _ONE_BYTE
+        return 1 if short else 2
 
     def _software(self, vector: int, length: int) -> None:
         cpu = self._cpu

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvproto import events
 from hvproto.addresses import HPA
-from hvproto.errors import RunError, Where, World
+from hvproto.errors import NoMemory, RunError, TripleFault, Where, World
 from hvproto.events import EventBus
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.guest_memory import GuestMemory
@@ -23,6 +23,8 @@ from hvproto.machine.boot import BootState, load_kernel
 from hvproto.machine.clock import Clock
 from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machine
 from hvproto.machine.screen import Screen
+from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.settings import Setting
 
 TEXT_PATIENCE = 40 * ISA_ACCESS_CYCLES
@@ -243,6 +245,16 @@ class Guest(ABC):
     @abstractmethod
     def run(self, limit: int) -> Leave:
         """Run the guest until the host is needed. Raises RunError when virtual time ends."""
+
+    def as_error(self, problem: UnmappedAccess | Shutdown | RunError) -> RunError:
+        """What ends the guest, as an error that says where it stood."""
+        match problem:
+            case UnmappedAccess():
+                return NoMemory(self.where(), problem.kind, problem.physical)
+            case Shutdown():
+                return TripleFault(self.where(), problem.faults)
+            case _:
+                return problem
 
     def reason_to_leave(self) -> Leave | None:
         """Whether the host has to have the processor now, for reasons of the guest's."""

@@ -29,8 +29,6 @@ class Layout:
     gdt_size: int
     """In bytes, of each of the two."""
     save_area: int
-    save_capacity: int
-    """Records that the save area has room for."""
 
     @property
     def is_one_page(self) -> bool:
@@ -57,13 +55,13 @@ class Layout:
 
 FULL = Layout(
     pages=6, vectors=256, stubs=0, idt=PAGE_SIZE, tss=2 * PAGE_SIZE, stack_top=3 * PAGE_SIZE,
-    gdt_kernel=3 * PAGE_SIZE, gdt_user=4 * PAGE_SIZE, gdt_size=PAGE_SIZE, save_area=5 * PAGE_SIZE, save_capacity=64,
+    gdt_kernel=3 * PAGE_SIZE, gdt_user=4 * PAGE_SIZE, gdt_size=PAGE_SIZE, save_area=5 * PAGE_SIZE,
 )  # fmt: skip
 """Page 0: the stubs of all vectors; 1: IDT; 2: TSS and, from its end downwards, the stack; 3 and 4: the GDTs of the
 kernel view and of the user view; 5: the save area."""
 
 SMALL = Layout(
     pages=1, vectors=32, stubs=0, idt=0x200, tss=0x400, stack_top=0x1000,
-    gdt_kernel=0x480, gdt_user=0x4C0, gdt_size=0x40, save_area=0x500, save_capacity=16,
+    gdt_kernel=0x480, gdt_user=0x4C0, gdt_size=0x40, save_area=0x500,
 )  # fmt: skip
 """Everything in one page, which is executed and written to: 32 vectors, and room for 3 descriptors of the guest's."""

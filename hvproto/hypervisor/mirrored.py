@@ -83,8 +83,7 @@ class MirroredGuest(Guest):
         """``state`` is that of a guest that this one is to go on as; without, it boots its image."""
         super().__init__(number, machine, memory, sectors, bus, pristine, image)
         processor = machine.processor
-        self.cpu = VirtualCpu(processor, memory, lambda: self.now)
-        self.cpu.machine_model = self.model
+        self.cpu = VirtualCpu(processor, memory, lambda: self.now, self.model)
         self.cpu.behind = self.pc.platform.space
         self.space = AddressSpace(processor, machine.ram.view, memory, frames, self.cpu, bus, self.where, policy)
         self.decoder = self.space.decoder
@@ -290,23 +289,17 @@ class MirroredGuest(Guest):
             try:
                 leave = self._turn(limit)
             except (UnmappedAccess, Shutdown, RunError) as problem:
-                self.error = self._as_error(problem)
+                self.error = self.as_error(problem)
                 if self.error is problem and not isinstance(problem, TripleFault | NoRoom | Unsupported | NoMemory):
                     raise
                 leave = None
             if leave is not None:
                 return leave
 
-    def _as_error(self, problem: UnmappedAccess | Shutdown | RunError) -> RunError:
-        match problem:
-            case UnmappedAccess():
-                return NoMemory(self.where(), problem.kind, problem.physical)
-            case Shutdown():
-                return TripleFault(self.where(), problem.faults)
-            case TripleFault() if self.space.region.contains(self.machine.processor.eip):
-                return TripleFault(Where(World.HYPERVISOR, problem.where.eip), problem.faults)
-            case _:
-                return problem
+    def as_error(self, problem: UnmappedAccess | Shutdown | RunError) -> RunError:
+        if isinstance(problem, TripleFault) and self.space.region.contains(self.machine.processor.eip):
+            return TripleFault(Where(World.HYPERVISOR, problem.where.eip), problem.faults)
+        return super().as_error(problem)
 
     def _turn(self, limit: int) -> Leave | None:
         """One run of the processor, with what has to be done before and after it."""
@@ -355,7 +348,7 @@ class MirroredGuest(Guest):
                 self._stopped = True
                 self.cpu.capture()
                 self.space.follow_stores()
-                if self.exits.faults_by_itself():
+                if not processor.engine.traps_port_io and self.exits.faults_by_itself():
                     processor.raise_exception(GENERAL_PROTECTION, 0)
                     self._stopped = False
                 elif self.exit_policy.asks(GENERAL_PROTECTION, 0, trapped=True):

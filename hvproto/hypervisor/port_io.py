@@ -93,10 +93,10 @@ def _string(cpu: VirtualCpu, instruction: Instruction, ports: PortSpace, port: i
         address = cpu.wrapped(base + (cpu.gpr(register) & mask))
         if is_input:
             # Faults before the device loses a datum.
-            cpu.write_as(address, size, cpu.read_as(address, size, user=user), user=user)
-            cpu.write_as(address, size, ports.read(port, size), user=user)
+            cpu.write(address, size, cpu.read(address, size, user=user), user=user)
+            cpu.write(address, size, ports.read(port, size), user=user)
         else:
-            ports.write(port, size, cpu.read_as(address, size, user=user))
+            ports.write(port, size, cpu.read(address, size, user=user))
         _advance(cpu, register, step, mask)
         if repeated:
             _advance(cpu, ECX, -1, mask)

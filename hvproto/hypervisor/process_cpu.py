@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.virtual_cpu import RSP, VIRTUAL_FLAGS, VirtualCpu
+from hvproto.processor.model import Model
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import EFLAGS_IF, EFLAGS_RF, EFLAGS_TF
 
@@ -56,8 +57,8 @@ class SignalFrame:
 class ProcessCpu(VirtualCpu):
     """A virtual processor whose general registers come and go with signals."""
 
-    def __init__(self, processor: Processor, memory: GuestMemory, now: Callable[[], int]) -> None:
-        super().__init__(processor, memory, now)
+    def __init__(self, processor: Processor, memory: GuestMemory, now: Callable[[], int], model: Model) -> None:
+        super().__init__(processor, memory, now, model)
         self._registers = [0] * 8
 
     def take(self, signal: SignalFrame) -> None:

@@ -14,6 +14,7 @@ import capstone
 
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
+from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.sensitive import CodeKind
 from hvproto.hypervisor.view import ADDRESS, MIRRORED
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
@@ -23,7 +24,6 @@ from hvproto.processor.paging import NX, P, W
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import (
     DR7_ENABLED,
-    EFLAGS_FIXED,
     EFLAGS_IF,
     EFLAGS_IOPL,
     EFLAGS_RF,
@@ -40,8 +40,6 @@ _WRITE = 2
 _FETCH_OR_RESERVED = 0x18
 _PLAIN_CODE = CodeKind(capstone.CS_MODE_32)
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
-_POPPED = 0x8D5 | 0x24_4400
-"""Arithmetic flags, DF, NT, AC and ID; who pops TF isn't in a hurry."""
 _WHOLE = 0xFFFF_FFFF
 _SHOWN = P | MIRRORED
 
@@ -146,12 +144,9 @@ class QuickExits:
             if at is None:
                 return False
             value = int.from_bytes(self._ram[at : at + 4], "little")
-            if value & EFLAGS_TF:
+            if value & EFLAGS_TF:  # who pops TF isn't in a hurry
                 return False
-            writable = _POPPED | (EFLAGS_IOPL if self._level == 0 else 0)
-            if self._level <= (flags & EFLAGS_IOPL) >> 12:
-                writable |= EFLAGS_IF
-            flags = flags & ~(writable | EFLAGS_RF) | value & writable | EFLAGS_FIXED
+            flags = popped(flags, value, self._level, 4)
             engine.set_flags(flags & ~VIRTUAL_FLAGS | EFLAGS_IF)
             self._tell(PROTECTION, 0, eip, "popfd", None)
             esp = esp + 4 & _WHOLE

@@ -22,12 +22,9 @@ from hvproto.hypervisor.guest_ram import GuestRam
 from hvproto.hypervisor.region import Frame
 from hvproto.machine.physical_space import PhysicalSpace
 from hvproto.processor.cpu import Cpu
-from hvproto.processor.engine import UnmappedAccess
-from hvproto.processor.exceptions import Raised
-from hvproto.processor.linear_memory import linear_mask
 from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.model import TSC_MSR, Model
-from hvproto.processor.paging import Access, PagingMode, accessed_bits, fault_code, walk
+from hvproto.processor.paging import Access, PagingMode
 from hvproto.processor.segments import (
     ACCESSED,
     CODE,
@@ -82,7 +79,8 @@ _NOT_TYPE = ~(0x1F << TYPE_SHIFT)
 class VirtualCpu(Cpu):
     """The processor of one guest. ``now`` is the guest's own virtual time."""
 
-    def __init__(self, processor: Processor, memory: GuestMemory, now: Callable[[], int]) -> None:
+    def __init__(self, processor: Processor, memory: GuestMemory, now: Callable[[], int], model: Model) -> None:
+        """``model`` is what the guest's machine adds to CPUID, MSRs and CR8."""
         self.real = processor
         self.memory = memory
         self.ram = GuestRam(memory)
@@ -113,10 +111,7 @@ class VirtualCpu(Cpu):
         self.msrs: dict[int, int] = {}
         self.behind = PhysicalSpace(None, memory.size, lambda: None)
         """What answers where there is no RAM: the guest's devices, or nobody."""
-        self.machine_model: Model | None = None
-        """What the guest's machine adds to CPUID, MSRs and CR8."""
-        self.task_priority = 0
-        """CR8, for a guest whose machine has no local APIC."""
+        self._model = model
         self.on_setting: Callable[[Setting], None] = lambda _setting: None
         """Called after a setting was written."""
         self.at_hand: Callable[[int, bool, bool], int | None] = lambda _linear, _write, _user: None
@@ -127,7 +122,6 @@ class VirtualCpu(Cpu):
         self.on_bits_set: Callable[[int], None] = lambda _linear: None
         """Called with a linear address after A or D bits were set in the tables that map it."""
         self.on_debug_change: Callable[[], None] = lambda: None
-        self.on_stop_request: Callable[[], None] = processor.request_stop
 
     # -- to and from the real processor ------------------------------------------------------
 
@@ -364,12 +358,8 @@ class VirtualCpu(Cpu):
         return self._now()
 
     @property
-    def model(self) -> Model | None:
-        return self.machine_model
-
-    def request_stop(self) -> None:
-        """Have the guest looked at again at the next block boundary."""
-        self.on_stop_request()
+    def model(self) -> Model:
+        return self._model
 
     # -- linear memory -----------------------------------------------------------------------
 
@@ -381,35 +371,23 @@ class VirtualCpu(Cpu):
     def write_physical(self, physical: int, size: int, value: int) -> None:
         self.memory.write(physical, value.to_bytes(size, "little"))
 
-    def translate(self, linear: int, access: Access, *, user: bool = False, mode: PagingMode | None = None) -> int:
-        """GVA to GPA through the guest's own tables, A and D set as by its processor.
+    def has_ram(self, physical: int) -> bool:
+        return self.memory.is_ram(physical)
 
-        Raises `Raised` (the guest's page fault) or `UnmappedAccess`, with both bits set, where there is no RAM.
-        """
-        physical = self._walk(linear, access, user, mode or self.paging_mode)
-        if not self.memory.is_ram(physical):
-            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), physical)
-        return physical
+    def mark_entry(self, physical: int, bits: int) -> None:
+        if self.memory.is_ram(physical):
+            self.memory.set_bits(physical, bits)
 
-    def _walk(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
-        """The same, wherever it leads to."""
-        if mode.efer & EFER_LMA and not is_canonical(linear):
-            raise Raised(13, 0)
-        if access is not Access.FETCH and mode is self._mode:
+    def entries_marked(self, linear: int) -> None:
+        self.on_bits_set(linear)
+
+    def resolve(self, linear: int, access: Access, *, user: bool, mode: PagingMode) -> int:
+        """GVA to GPA through the guest's own tables; from the mirror, where that knows as much."""
+        if access is not Access.FETCH and mode is self._mode and (not mode.efer & EFER_LMA or is_canonical(linear)):
             known = self.at_hand(linear, access is Access.WRITE, user)
             if known is not None:
                 return known
-        found = walk(mode, self.read_physical, linear)
-        error = fault_code(mode, found, access, user=user)
-        if error is not None or found.physical is None:
-            raise Raised(14, error, linear)
-        updates = accessed_bits(mode, found, access)
-        for address, bits in updates:
-            if self.memory.is_ram(address):
-                self.memory.set_bits(address, bits)
-        if updates:
-            self.on_bits_set(linear)
-        return found.physical
+        return super().resolve(linear, access, user=user, mode=mode)
 
     def peek_some(self, linear: int, size: int) -> bytes:
         if page_offset(linear) + size <= PAGE_SIZE:
@@ -418,42 +396,19 @@ class VirtualCpu(Cpu):
                 return bytes(self.ram[known : known + size])
         return super().peek_some(linear, size)
 
-    def read_as(self, linear: int, size: int, *, user: bool) -> int:
-        """An integer from linear memory with the rights of a program (``user``) or of a kernel."""
-        return int.from_bytes(self.read_bytes(linear, size, user=user), "little")
-
-    def write_as(self, linear: int, size: int, value: int, *, user: bool) -> None:
-        """Store an integer with those rights; nothing is stored if any page faults."""
-        self.write_bytes(linear, value.to_bytes(size, "little"), user=user)
-
-    def read_bytes(self, linear: int, size: int, *, user: bool = False) -> bytes:
-        """Bytes from linear memory, of the guest's devices where it has no RAM. Raises `Raised` alone."""
-        return b"".join(self._load(at, n) for at, n in self._places(linear, size, Access.READ, user))
-
-    def write_bytes(self, linear: int, data: bytes, *, user: bool = False) -> None:
-        """Bytes to linear memory, or to the guest's devices; nothing is written if any page faults."""
-        for at, n in self._places(linear, len(data), Access.WRITE, user):
-            self._store(at, data[:n])
-            data = data[n:]
-
-    def _places(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
-        mode = self.paging_mode
-        places = []
-        while size > 0:
-            n = min(size, PAGE_SIZE - page_offset(linear))
-            places.append((self._walk(linear, access, user, mode), n))
-            linear, size = linear + n & linear_mask(mode), size - n
-        return places
+    def _reach(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
+        """In RAM, or where one of the guest's devices answers, or nobody."""
+        return self.resolve(linear, access, user=user, mode=mode)
 
     def _load(self, physical: int, size: int) -> bytes:
         """Bytes within a page of RAM or, where there is none, of whoever answers there."""
-        if self.memory.is_ram(physical):
-            return bytes(self.ram[physical : physical + size])
+        if self.has_ram(physical):
+            return super()._load(physical, size)
         return b"".join(self.behind.read(at, n).to_bytes(n, "little") for at, n in _transfers(physical, size))
 
     def _store(self, physical: int, data: bytes) -> None:
-        if self.memory.is_ram(physical):
-            self.ram[physical : physical + len(data)] = data
+        if self.has_ram(physical):
+            super()._store(physical, data)
             return
         for at, n in _transfers(physical, len(data)):
             self.behind.write(at, n, int.from_bytes(data[at - physical : at - physical + n], "little"))

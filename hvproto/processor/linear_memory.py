@@ -69,7 +69,13 @@ class LinearMemory(ABC):
         ``mode`` is what `paging_mode` gave, for a caller with many addresses. Raises `Raised` (a
         page fault, or #GP(0) for an address that isn't canonical) or `UnmappedAccess`.
         """
-        mode = mode or self.paging_mode
+        physical = self.resolve(linear, access, user=user, mode=mode or self.paging_mode)
+        if not self.has_ram(physical):
+            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), physical)
+        return physical
+
+    def resolve(self, linear: int, access: Access, *, user: bool, mode: PagingMode) -> int:
+        """The same wherever it leads to, whether there is RAM or not. Raises `Raised`."""
         if mode.efer & EFER_LMA and not is_canonical(linear):
             raise Raised(13, 0)
         found = walk(mode, self.read_physical, linear)
@@ -78,12 +84,18 @@ class LinearMemory(ABC):
             raise Raised(14, error, linear)
         updates = accessed_bits(mode, found, access)
         for address, bits in updates:
-            self.ram[address] |= bits
+            self.mark_entry(address, bits)
         if updates:
             self.entries_marked(linear)
-        if found.physical >= len(self.ram):
-            raise UnmappedAccess("instruction fetch" if access is Access.FETCH else access.name.lower(), found.physical)
         return found.physical
+
+    def has_ram(self, physical: int) -> bool:
+        """Whether there is RAM at a physical address."""
+        return physical < len(self.ram)
+
+    def mark_entry(self, physical: int, bits: int) -> None:
+        """Set A and D bits in a table's entry."""
+        self.ram[physical] |= bits
 
     def entries_marked(self, linear: int) -> None:  # noqa: B027 - for who keeps copies of the tables
         """Called after A or D bits have been set in the tables that map a linear address."""
@@ -93,13 +105,13 @@ class LinearMemory(ABC):
 
         Raises `Raised` (a page fault, or #GP(0) for an address that isn't canonical) and `UnmappedAccess`.
         """
-        return b"".join(bytes(self.ram[at : at + n]) for at, n in self._pieces(linear, size, Access.READ, user))
+        return b"".join(self._load(at, n) for at, n in self._pieces(linear, size, Access.READ, user))
 
     def write_bytes(self, linear: int, data: bytes, *, user: bool = False) -> None:
         """Bytes to linear memory, at supervisor level unless ``user``; nothing is written if any page faults."""
         done = 0
         for at, n in self._pieces(linear, len(data), Access.WRITE, user):
-            self.ram[at : at + n] = data[done : done + n]
+            self._store(at, data[done : done + n])
             done += n
 
     def _pieces(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
@@ -108,10 +120,21 @@ class LinearMemory(ABC):
         pieces = []
         while size > 0:
             n = min(size, PAGE_SIZE - page_offset(linear))
-            pieces.append((self.translate(linear, access, user=user, mode=mode), n))
+            pieces.append((self._reach(linear, access, user, mode), n))
             linear = linear + n & mask
             size -= n
         return pieces
+
+    def _reach(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
+        """Where bytes that are read or written lie: in RAM."""
+        return self.translate(linear, access, user=user, mode=mode)
+
+    def _load(self, physical: int, size: int) -> bytes:
+        """Bytes within a page of what `_reach` has found."""
+        return bytes(self.ram[physical : physical + size])
+
+    def _store(self, physical: int, data: bytes) -> None:
+        self.ram[physical : physical + len(data)] = data
 
     def read(self, linear: int, size: int, *, user: bool = False) -> int:
         """An integer from linear memory, as `read_bytes` reads."""
