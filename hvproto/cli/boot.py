@@ -8,11 +8,9 @@ import typer
 
 from hvproto.cli.console import standard_input
 from hvproto.cli.devices import device_report
-from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import to_stdout
-from hvproto.debugger.subjects import machine_subject
 from hvproto.errors import BadInput
 from hvproto.machine.disk_image import read_disk
 from hvproto.machine.machine import Machine
@@ -93,6 +91,9 @@ def boot(
     if image is not None:
         require_ram(image, ram_size)
     if gdb is not None and image is not None:
+        from hvproto.cli.gdb import guest_to_stdout, serve_gdb  # the debugger: who doesn't want it needn't wait for it
+        from hvproto.debugger.subjects import machine_subject
+
         others = tuple(read_disk(name) for name in disk or [])
         build = machine_subject(image, ram_size=ram_size, disks=others, options=options, limit=limit)
         serve_gdb(build, gdb, guest_to_stdout)

@@ -11,14 +11,12 @@ import typer
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
 from hvproto.cli.compare import print_comparison
 from hvproto.cli.console import standard_input
-from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.outputs import bytes_to_stdout, events_file
 from hvproto.cli.several import GuestLines, names_of, say_failures
 from hvproto.cli.story import Story
 from hvproto.cli.summary import facts_of_the_guests, facts_of_the_host, print_summary
-from hvproto.debugger.subjects import session_subject
 from hvproto.errors import BadInput, HvprotoError, MachineError
 from hvproto.events import EventBus
 from hvproto.hypervisor.accommodation import Accommodation, accommodate
@@ -115,6 +113,9 @@ def run(
         for image in guest_images:
             require_ram(image, parse_size(guest_ram), "--guest-ram", "the guest")
     if gdb is not None:
+        from hvproto.cli.gdb import guest_to_stdout, serve_gdb  # the debugger: who doesn't want it needn't wait for it
+        from hvproto.debugger.subjects import session_subject
+
         build = session_subject(
             host_image, guest_images[0], wanted, ram_size=ram_size, disk=disk_contents, limit=limit,
             options=needs.options,

@@ -177,21 +177,27 @@ class Watchman:
         self._touched = self._will_touch() if self._memory else []
 
     def _judge(self, address: int, here: Position) -> None:
+        self._weigh(here, lambda: self._why_here(address), lambda kind, reason: self._stop(kind, reason, here))
+
+    def _weigh(
+        self, here: Position, why: Callable[[], tuple[str, str, int | None] | None], stop: Callable[[str, str], Stop]
+    ) -> None:
+        """Pause at this position if the goal is reached here or there is another reason; or note it, if that is all."""
         goal = self.goal
         if goal.until is not None and here >= goal.until:
-            self._pause(self._with_previous(self._stop("goal", "there", here)))
+            self._pause(self._with_previous(stop("goal", "there")))
             return
         if goal.traces:
             self._last = here
             return
-        found = self._why_here(address)
+        found = why()
         if found is None:
             return
         kind, reason, number = found
         if goal.collects:
             self._hit = here, number, reason
         else:
-            self._pause(replace(self._stop(kind, reason, here), breakpoint=number))
+            self._pause(replace(stop(kind, reason), breakpoint=number))
 
     def _will_touch(self) -> list[Breakpoint]:
         found = []
@@ -277,22 +283,10 @@ class Watchman:
         if self._passes_events:
             return
         self._look_behind(here)
-        goal = self.goal
         self._interrupted_code.on_event(event)
-        if goal.until is not None and here >= goal.until:
-            self._pause(self._with_previous(self._in_event("goal", "there", here, event)))
-            return
-        if goal.traces:
-            self._last = here
-            return
-        found = self._why_event(event)
-        if found is None:
-            return
-        kind, reason, number = found
-        if goal.collects:
-            self._hit = here, number, reason
-        else:
-            self._pause(replace(self._in_event(kind, reason, here, event), breakpoint=number))
+        self._weigh(
+            here, lambda: self._why_event(event), lambda kind, reason: self._in_event(kind, reason, here, event)
+        )
 
     def _why_event(self, event: Event) -> tuple[str, str, int | None] | None:
         for each in self._of(Watched.EVENT):

@@ -7,7 +7,6 @@ from hvproto.debugger.debuggee import View
 from hvproto.debugger.inspect.table import columns
 from hvproto.errors import World
 from hvproto.hypervisor.save_area import HEADER, SaveAreaError
-from hvproto.processor.segments import Segment, TableRegister
 from hvproto.processor.settings import RECORD, Setting, describe
 
 
@@ -112,13 +111,3 @@ def _stands(view: View, world: World) -> str:
     symbol = view.subject.symbol_at(eip, world)
     on = "on the processor" if world is view.subject.machine.world else "state saved"
     return f"at {eip:#010x}{f' ({symbol})' if symbol else ''}, {on}"
-
-
-def value_of(view: View, name: str) -> int | None:
-    """A setting as a number (a table's base), for who asserts on it."""
-    value = view.subject.processor.read_setting(Setting[name])
-    match value:
-        case TableRegister() | Segment():
-            return value.base
-        case _:
-            return value
