@@ -16,7 +16,7 @@ from hvproto.processor.engine import PendingException
 from hvproto.processor.exceptions import DEBUG_VECTOR, Raised
 from hvproto.processor.instruction import instruction_at
 from hvproto.processor.long_mode import is_canonical
-from hvproto.processor.opcodes import MAX_LENGTH, STRING_IO, int1_length, updates_operand
+from hvproto.processor.opcodes import MAX_LENGTH, int1_length, updates_operand
 from hvproto.processor.paging import ERROR_I, ERROR_U, ERROR_W, Access, fault_code
 from hvproto.processor.settings import CR0_EM, CR4_OSFXSR, Setting
 
@@ -29,6 +29,9 @@ _PUSHES_OR_POPS = frozenset({
     cs.X86_INS_PUSH, cs.X86_INS_PUSHF, cs.X86_INS_PUSHFQ, cs.X86_INS_POP, cs.X86_INS_POPF, cs.X86_INS_POPFQ,
     cs.X86_INS_CALL, cs.X86_INS_LCALL, cs.X86_INS_RET, cs.X86_INS_RETF, cs.X86_INS_RETFQ, cs.X86_INS_IRET,
     cs.X86_INS_IRETD, cs.X86_INS_IRETQ, cs.X86_INS_ENTER,
+})  # fmt: skip
+_STRING_IO = frozenset({
+    cs.X86_INS_INSB, cs.X86_INS_INSW, cs.X86_INS_INSD, cs.X86_INS_OUTSB, cs.X86_INS_OUTSW, cs.X86_INS_OUTSD,
 })  # fmt: skip
 
 
@@ -138,7 +141,7 @@ def _is_fetch(processor: Processor, pending: PendingException) -> bool:
 def _port_first(processor: Processor) -> PendingException | None:
     """INS and OUTS ask for the port before they touch memory (SDM vol. 2, INS and OUTS)."""
     instruction = instruction_at(processor)
-    if instruction is None or instruction.code[-1] not in STRING_IO:
+    if instruction is None or instruction.id not in _STRING_IO:
         return None
     size = 1 if not instruction.code[-1] & 1 else min(4, instruction.operand_size)
     try:
