@@ -69,6 +69,7 @@ class AddressSpace:
         self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
         self.monitor = Monitor(processor, memory)
         self.monitor.one_by_one = lambda: bus.wants(events.PageTableWrite) or bus.wants(events.NoConflict)
+        self.monitor.is_urgent = self._is_urgent
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
@@ -267,6 +268,25 @@ class AddressSpace:
         return self.hole()
 
     # -- stores ------------------------------------------------------------------------------
+
+    def _is_urgent(self, gpa: GPA, size: int) -> bool:
+        """Whether what a store changes can matter before the basic block ends: a descriptor, or the block itself.
+
+        No processor notices a change of a page table before a serializing instruction unless the entry wasn't present
+        or accessed; then the next access through it faults here, and is looked at after the store.
+        """
+        return self.descriptors.is_hit(gpa, size) or self._is_in_block(gpa, size)
+
+    def _is_in_block(self, gpa: GPA, size: int) -> bool:
+        """Whether some of the bytes are code of the basic block that is being executed."""
+        first, end = self._processor.engine.last_block
+        for page in {first & ~PAGE_MASK, end - 1 & ~PAGE_MASK}:
+            entry = self.present_view.get(page)
+            if entry & P and self._memory.to_guest(HPA(entry & ADDRESS)) == gpa & ~PAGE_MASK:
+                linear = page | gpa & PAGE_MASK
+                if linear < end and linear + size > first:
+                    return True
+        return False
 
     def follow_stores(self) -> None:
         """Steps 40 to 46 for every store to a watched page since the last time."""

@@ -35,17 +35,21 @@ class Monitor:
         self._processor = processor
         self._memory = memory
         self._users: dict[GPA, int] = {}
+        self.is_urgent: Callable[[GPA, int], bool] = lambda _gpa, _size: False
+        """Whether the guest's next instruction can depend on a store (address, bytes within a page): it must be seen
+        before that."""
         self._records: list[TableStore] = []
         self.touched: set[GPA] = set()
         """The pages whose users have changed since whoever looks here emptied it."""
         self.one_by_one: Callable[[], bool] = lambda: True
         """Whether deferred stores are wanted one by one; if not, those to one page may come as one that covers them."""
-        processor.on_protected_store = self._on_protected_store
         memory.on_write = self._on_own_write
+        self.attach()
 
     def attach(self) -> None:
         """Its guest gets the processor, whose stores may have been another one's so far."""
         self._processor.on_protected_store = self._on_protected_store
+        self._processor.is_urgent = self._is_urgent
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -127,6 +131,10 @@ class Monitor:
             self.pull()
             self._records.append(TableStore(gpa, size))
             self._processor.request_stop()
+
+    def _is_urgent(self, physical: int, size: int) -> bool:
+        gpa = self._memory.to_guest(HPA(physical))
+        return gpa is not None and self.is_urgent(gpa, size)
 
     def _on_own_write(self, gpa: GPA, size: int) -> None:
         if GPA(gpa & ~PAGE_MASK) in self._users:

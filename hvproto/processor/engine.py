@@ -55,6 +55,7 @@ class Outcome(Enum):
     EXCEPTION = auto()  # an exception that the engine left to us; EIP is precise
     RESUMING = auto()  # at a block's beginning: only one instruction of it may be executed with RF set
     SYSTEM_CALL = auto()  # a SYSCALL or SYSENTER, of which the engine has done nothing; EIP is after it
+    URGENT_STORE = auto()  # the instruction at EIP, which isn't done yet, has to be the only one of its run
 
 
 class SystemCall(Enum):
@@ -83,7 +84,7 @@ class Callbacks(Protocol):
     def port_out(self, port: int, size: int, value: int) -> None: ...
     def new_block(self, address: int, size: int) -> bool: ...
     def watched(self, address: int) -> bool: ...
-    def protected_store(self, physical: int, size: int, value: int) -> None: ...
+    def protected_store(self, physical: int, size: int, value: int) -> bool: ...
     def trap(self, address: int) -> bool: ...
 
 
@@ -410,7 +411,8 @@ class Engine(ABC):
     def protect(self, physical: int, size: int, *, on: bool) -> None:
         """Trap (or stop trapping) stores to whole pages of physical memory.
 
-        A store to such a page isn't performed by the engine; `Callbacks.protected_store` gets it.
+        A store to such a page isn't performed by the engine; `Callbacks.protected_store` gets it. Where that says no,
+        the run ends before the instruction.
         """
         rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC if on else uc_const.UC_PROT_ALL
         # The engine flushes the page by translating its address as if it were linear, and an
@@ -568,7 +570,8 @@ class Engine(ABC):
         # A store that crosses pages arrives once in full and then byte by byte; only the bytes know
         # where the second page lies.
         if (physical & 0xFFF) + size <= 0x1000 and not self.deferred.offer(physical, size, value):
-            self.guarded(self.callbacks.protected_store, physical, size, value & ((1 << 8 * size) - 1))
+            value &= (1 << 8 * size) - 1
+            return bool(self.guarded(self.callbacks.protected_store, physical, size, value, otherwise=True))
         return True
 
     def _on_unmapped(self, access: int, physical: int, _size: int, _value: int) -> bool:

@@ -342,6 +342,8 @@ class NativeEngine(Engine):
         if status == HALTED and self.failure is None and self.system_call is None:
             return Outcome.HALTED
         self.raise_failure()
+        if status == uc_const.UC_ERR_WRITE_PROT:
+            return Outcome.URGENT_STORE
         if status and status != HALTED:
             raise unicorn.UcError(status)
         if self.system_call is not None:  # also where TF made an exception of it already

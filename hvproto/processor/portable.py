@@ -200,6 +200,8 @@ class PortableEngine(Engine):
         self._running = False
         self._copy_is_stale = True
         self.raise_failure()
+        if status == uc_const.UC_ERR_WRITE_PROT:
+            return Outcome.URGENT_STORE
         if status:
             raise unicorn.UcError(status)
         if self._violation is not None:

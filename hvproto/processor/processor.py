@@ -109,6 +109,9 @@ class Processor(RegisterFile):
         self.ports: Ports | None = None
         self.on_protected_store: Callable[[int, int], None] | None = None
         """(physical address, size): called after a store to a protected page, inside the run."""
+        self.is_urgent: Callable[[int, int], bool] = lambda _physical, _size: False
+        """Whether a store to a protected page is to be the last that is done in its run; if not, what stands behind it
+        in its basic block may be done, too."""
         self.is_trap: Callable[[int], bool] = lambda _address: True
         """Whether a planted instruction at this address is to stop the processor now."""
         self.on_new_block: Callable[[int, int], bool] | None = None
@@ -123,6 +126,8 @@ class Processor(RegisterFile):
         self._lookout = Lookout()
         self._breakpoints = DataBreakpoints()
         self._debug_registers_changed = False
+        self._is_alone = False
+        """Whether the run is of a single instruction."""
         self._intervention: Callable[[], None] | None = None
         """What is to be done instead of the instruction at EIP, once the engine has stopped."""
         self._deadline = 0
@@ -239,6 +244,7 @@ class Processor(RegisterFile):
             if alone:
                 engine.set_shadow(True)
                 end = min(end, began + 1)
+            self._is_alone = alone
             engine.set_deadline(end)
             outcome = engine.run()
             if outcome is _HALTED and not self._lookout.stale and not engine.flush_code_wanted:
@@ -268,7 +274,7 @@ class Processor(RegisterFile):
                         self._breath_end = engine.now + engine.breath
                 case Outcome.HALTED:
                     return Stop.HALT
-                case Outcome.RESUMING:
+                case Outcome.RESUMING | Outcome.URGENT_STORE:
                     alone = True
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
@@ -406,10 +412,13 @@ class Processor(RegisterFile):
         self._debug_registers_changed = True
         self.request_stop()
 
-    def protected_store(self, physical: int, size: int, value: int) -> None:
+    def protected_store(self, physical: int, size: int, value: int) -> bool:
+        if not self._is_alone and self.is_urgent(physical, size):
+            return False
         self.write_physical(physical, size, value)
         if self.on_protected_store is not None:
             self.on_protected_store(physical, size)
+        return True
 
     def trap(self, address: int) -> bool:
         if not self.is_trap(address):
