@@ -8,7 +8,7 @@ this processor as it does to the real one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from hvproto.hypervisor.guest_ram import GuestRam
 from hvproto.hypervisor.region import Frame
 from hvproto.machine.physical_space import PhysicalSpace
 from hvproto.processor.cpu import Cpu
+from hvproto.processor.linear_memory import Behind
 from hvproto.processor.long_mode import is_canonical
 from hvproto.processor.model import TSC_MSR, Model
 from hvproto.processor.paging import Access, PagingMode
@@ -109,8 +110,7 @@ class VirtualCpu(Cpu):
         self._nmi_blocked = False
         self._debug = {0: 0, 1: 0, 2: 0, 3: 0, 6: 0xFFFF_0FF0, 7: 0x400}
         self.msrs: dict[int, int] = {}
-        self.behind = PhysicalSpace(None, memory.size, lambda: None)
-        """What answers where there is no RAM: the guest's devices, or nobody."""
+        self.behind: Behind = PhysicalSpace(None, memory.size, lambda: None)
         self._model = model
         self.on_setting: Callable[[Setting], None] = lambda _setting: None
         """Called after a setting was written."""
@@ -395,31 +395,6 @@ class VirtualCpu(Cpu):
             if known is not None and self.memory.is_ram(known):
                 return bytes(self.ram[known : known + size])
         return super().peek_some(linear, size)
-
-    def _reach(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
-        """In RAM, or where one of the guest's devices answers, or nobody."""
-        return self.resolve(linear, access, user=user, mode=mode)
-
-    def _load(self, physical: int, size: int) -> bytes:
-        """Bytes within a page of RAM or, where there is none, of whoever answers there."""
-        if self.has_ram(physical):
-            return super()._load(physical, size)
-        return b"".join(self.behind.read(at, n).to_bytes(n, "little") for at, n in _transfers(physical, size))
-
-    def _store(self, physical: int, data: bytes) -> None:
-        if self.has_ram(physical):
-            super()._store(physical, data)
-            return
-        for at, n in _transfers(physical, len(data)):
-            self.behind.write(at, n, int.from_bytes(data[at - physical : at - physical + n], "little"))
-
-
-def _transfers(physical: int, size: int) -> Iterator[tuple[int, int]]:
-    """(address, size) of the accesses that a device sees: of 4 bytes, then of 2 and 1."""
-    while size:
-        n = 4 if size >= 4 else 2 if size >= 2 else 1
-        yield physical, n
-        physical, size = physical + n, size - n
 
 
 @cache

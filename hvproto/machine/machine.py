@@ -105,6 +105,7 @@ class Machine:
             on_power_off=lambda: me._on_power_off(),
             after_access=lambda: me._keep_appointments(),
         )
+        self.processor.behind = self.platform.space
         self._nmi_waits = False
         self._is_off = False
         self._resets = False

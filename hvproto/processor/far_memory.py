@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import LINEAR_64, is_canonical
-from hvproto.processor.paging import Access
 from hvproto.processor.segments import CODE, CONFORMING, RPL_MASK, S_BIT, Segment, SegmentRegister
 
 if TYPE_CHECKING:
@@ -23,11 +21,7 @@ STACK_FAULT, PROTECTION = 12, 13
 
 def read(processor: Cpu, linear: int, size: int) -> int:
     """An integer of at most a page from linear memory, with the rights of CPL. Raises `Raised`."""
-    user = processor.cpl == 3
-    rest = PAGE_SIZE - page_offset(linear)
-    pieces = [(linear, size)] if size <= rest else [(linear, rest), (processor.wrapped(linear + rest), size - rest)]
-    places = [(processor.translate(at, Access.READ, user=user), n) for at, n in pieces]
-    return int.from_bytes(b"".join(bytes(processor.ram[at : at + n]) for at, n in places), "little")
+    return processor.read(linear, size, user=processor.cpl == 3)
 
 
 def read_pointer(processor: Cpu, instruction: Instruction) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, Protocol, overload
 
 from hvproto.addresses import PAGE_SIZE, page_offset
@@ -33,6 +34,13 @@ class PhysicalMemory(Protocol):
     def __setitem__(self, place: int, value: int, /) -> None: ...
 
 
+class Behind(Protocol):
+    """What answers, in accesses of 1, 2 or 4 bytes, at the physical addresses that are no RAM's."""
+
+    def read(self, address: int, size: int) -> int: ...
+    def write(self, address: int, size: int, value: int) -> None: ...
+
+
 class LinearMemory(ABC):
     """Memory as the page tables in CR3 map it. Sizes are in bytes, integers little endian.
 
@@ -40,6 +48,8 @@ class LinearMemory(ABC):
     """
 
     ram: PhysicalMemory
+    behind: Behind | None = None
+    """Devices, or whoever speaks for nobody; None: accesses behind RAM raise `UnmappedAccess`."""
 
     @property
     @abstractmethod
@@ -49,9 +59,9 @@ class LinearMemory(ABC):
     # -- physical ----------------------------------------------------------------------------
 
     def read_physical(self, physical: int, size: int) -> int | None:
-        """An integer from RAM, or None where there is none."""
+        """An integer from RAM, as a page walk reads it; None where there is none, all ones if something is behind."""
         if physical + size > len(self.ram):
-            return None
+            return None if self.behind is None else (1 << 8 * size) - 1
         return int.from_bytes(self.ram[physical : physical + size], "little")
 
     def write_physical(self, physical: int, size: int, value: int) -> None:
@@ -126,15 +136,23 @@ class LinearMemory(ABC):
         return pieces
 
     def _reach(self, linear: int, access: Access, user: bool, mode: PagingMode) -> int:
-        """Where bytes that are read or written lie: in RAM."""
-        return self.translate(linear, access, user=user, mode=mode)
+        """Where bytes that are read or written lie: in RAM, or behind it if something is there."""
+        if self.behind is None:
+            return self.translate(linear, access, user=user, mode=mode)
+        return self.resolve(linear, access, user=user, mode=mode)
 
     def _load(self, physical: int, size: int) -> bytes:
         """Bytes within a page of what `_reach` has found."""
-        return bytes(self.ram[physical : physical + size])
+        if self.behind is None or self.has_ram(physical):
+            return bytes(self.ram[physical : physical + size])
+        return b"".join(self.behind.read(at, n).to_bytes(n, "little") for at, n in _transfers(physical, size))
 
     def _store(self, physical: int, data: bytes) -> None:
-        self.ram[physical : physical + len(data)] = data
+        if self.behind is None or self.has_ram(physical):
+            self.ram[physical : physical + len(data)] = data
+            return
+        for at, n in _transfers(physical, len(data)):
+            self.behind.write(at, n, int.from_bytes(data[at - physical : at - physical + n], "little"))
 
     def read(self, linear: int, size: int, *, user: bool = False) -> int:
         """An integer from linear memory, as `read_bytes` reads."""
@@ -164,6 +182,14 @@ class LinearMemory(ABC):
             pieces.append(bytes(self.ram[found.physical : found.physical + n]))
             linear, size = linear + n & linear_mask(mode), size - n
         return pieces
+
+
+def _transfers(physical: int, size: int) -> Iterator[tuple[int, int]]:
+    """(address, size) of the accesses that a device sees: of 4 bytes, then of 2 and 1."""
+    while size:
+        n = 4 if size >= 4 else 2 if size >= 2 else 1
+        yield physical, n
+        physical, size = physical + n, size - n
 
 
 def linear_mask(mode: PagingMode) -> int:

@@ -193,10 +193,11 @@ def _see_that_nothing_faults(
         written += [new.base, new.base + 1]
     if busy_old is not None:
         written.append(busy_old)
-    for linear in written:
-        processor.translate(linear & LINEAR_32, Access.WRITE)
-    for linear in (new.base + _form(new).at, new.base + _form(new).limit):
-        processor.translate(linear & LINEAR_32, Access.READ)
+    read = (new.base + _form(new).at, new.base + _form(new).limit)
+    mode = processor.paging_mode
+    for access, places in ((Access.WRITE, written), (Access.READ, read)):
+        for linear in places:
+            processor.resolve(linear & LINEAR_32, access, user=False, mode=mode)
 
 
 def _set_busy(target: LiveTarget, place: int, *, on: bool) -> None:
