@@ -96,8 +96,12 @@ class GuestPc:
     def start_firmware(self, cpu: Cpu) -> None:
         """Have the firmware boot from the first disk on this processor."""
         put_tables(self.ram)
+        self.install_firmware(cpu).start()
+
+    def install_firmware(self, cpu: Cpu) -> Bios:
+        """Have the firmware serve this processor, which it doesn't start."""
         self.bios = Bios(cpu, self.board, self.disks)
-        self.bios.start()
+        return self.bios
 
     def reset(self) -> None:
         """The guest has reset its machine: the firmware starts again."""

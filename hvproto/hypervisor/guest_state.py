@@ -39,6 +39,8 @@ class GuestState:
     """The pages of guest-physical memory, from GPA 0."""
     devices: device_state.Devices
     """The board, the rest of its PC, and the virtual processor."""
+    has_firmware: bool
+    """Whether it was started from a disk."""
     registers: Any
     """The processor as the guest has left it: what of it is real, FPU and all."""
     own: dict[str, Any]
@@ -56,18 +58,16 @@ def _roots(guest: MirroredGuest) -> Mapping[str, object]:
     pc = guest.pc
     return {
         "board": pc.board, "platform": pc.platform, "disks": pc.disks, "functions": guest.functions, "model": pc.model,
-        "cpu": guest.cpu, "breakpoints": guest.exits.breakpoints,
+        "cpu": guest.cpu, "breakpoints": guest.exits.breakpoints, "bios": pc.bios,
     }  # fmt: skip
 
 
 def save(guest: MirroredGuest) -> GuestState:
     """The state of a guest that stands still between two instructions (`MirroredGuest.settle`).
 
-    Handlers of exits are no data: who has added them adds them to the next one. Raises Unsupported for a guest with
-    firmware, or one that has come to its end by an error or waits for an answer.
+    Handlers of exits are no data: who has added them adds them to the next one. Raises Unsupported for a guest that has
+    come to its end by an error or waits for an answer.
     """
-    if guest.pc.bios is not None:
-        raise Unsupported(guest.where(), "the state of a guest with firmware can't be saved yet")
     if guest.error is not None or guest.functions.waiting or guest.exit_policy.event is not None:
         raise Unsupported(guest.where(), "a guest that has failed, or waits for its host's answer, can't be saved")
     space, memory = guest.space, guest.memory
@@ -75,6 +75,7 @@ def save(guest: MirroredGuest) -> GuestState:
     return GuestState(
         memory=pages,
         devices=device_state.save(_roots(guest), guest.clock, _LIMITS, {"guest": guest}),
+        has_firmware=guest.pc.bios is not None,
         registers=guest.kept_registers,
         own={name: getattr(guest, name) for name in _OWN},
         output=bytes(guest.output),
@@ -99,6 +100,8 @@ def apply(state: GuestState, guest: MirroredGuest) -> None:
         memory.write(number * 4096, page)
     for window in state.windows:
         guest.open_window(window)
+    if state.has_firmware:
+        guest.pc.install_firmware(guest.cpu)
     device_state.restore(state.devices, _roots(guest), guest.clock, _LIMITS, {"guest": guest})
     guest.keep_registers(state.registers)
     for name, value in state.own.items():

@@ -23,6 +23,7 @@ from tests.hypervisor.test_exit_handlers import BODY, only
 from tests.support.command import ROOT
 
 MODES = ROOT / "guests" / "modes"
+BOOT_SECTOR = ROOT / "guests" / "boot" / "bootsector.asm"
 PAGES = MEMORY // PAGE_SIZE
 
 
@@ -211,6 +212,11 @@ def test_guests_of_other_modes_rebuilt(name: str) -> None:
     assert run.rebuilt == 40
 
 
+def test_a_guest_with_firmware_rebuilt_between_its_boot_sector_and_long_mode(engine: str) -> None:
+    run = compare(image_of(BOOT_SECTOR), engine, 120, 150, 4 * MIB)
+    assert run.rebuilt == 150 and run.guest.pc.bios is not None and b"long mode: ok" in run.printed
+
+
 def test_a_guest_without_room_rebuilt_with_its_small_region() -> None:
     from tests.hypervisor.test_region_policy import GREEDY, HOLE
 
@@ -238,7 +244,7 @@ def test_a_state_of_another_machine_is_refused() -> None:
     with pytest.raises(ValueError, match="512 pages"):
         run.hypervisor.rebuild_guest(0, state, [HPA(frame) for frame in run.frames[:100]], run.pool)
     other = Lodging("native")
-    other.hypervisor.images.append(load_image(ROOT / "guests" / "boot" / "bootsector.asm"))
+    other.hypervisor.images.append(load_image(BOOT_SECTOR))
     if other.hypervisor.images[0].kind == "disk":
         frames = spare_frames(other.machine, PAGES + 256)
         with pytest.raises(StateError, match="built otherwise"):
