@@ -111,6 +111,8 @@ class ExceptionTaken(Event):
     """GVA of the instruction, or where it returns to for an interrupt; None where only the processor knows."""
     cr2: int | None = None
     detail: str = ""
+    guest: int = 0
+    """The number of the guest whose it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,5 +135,5 @@ class DirectGuest(Guest):
             return
         for vector, (now, before) in enumerate(zip(counts, self._reported, strict=True)):
             for _ in range(now - before):
-                self.bus.emit(events.ExceptionTaken(processor.now, vector, None, "direct", None))
+                self.bus.emit(events.ExceptionTaken(processor.now, vector, None, "direct", None, guest=self.number))
         self._reported = counts

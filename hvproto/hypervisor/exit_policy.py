@@ -175,9 +175,10 @@ class ExitPolicy:
         guest = self._guest
         guest.bus.emit(
             events.ExceptionTaken(
-                guest.machine.processor.now, seen.vector, seen.error_code, route, seen.eip, seen.address, detail
+                guest.machine.processor.now, seen.vector, seen.error_code, route, seen.eip, seen.address, detail,
+                guest.number,
             )
-        )
+        )  # fmt: skip
 
 
 def _ask(handler: Handler, seen: Exit) -> Answer:

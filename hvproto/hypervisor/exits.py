@@ -118,7 +118,9 @@ class Exits:
         if not guest.bus.wants(events.ExceptionTaken):
             return
         guest.bus.emit(
-            events.ExceptionTaken(guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail)
+            events.ExceptionTaken(
+                guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail, guest.number
+            )
         )
 
     # -- page faults -------------------------------------------------------------------------
@@ -192,7 +194,7 @@ class Exits:
                 guest.bus.emit(
                     events.ExceptionTaken(
                         guest.machine.processor.now, GENERAL_PROTECTION, error_code, "handle", eip, None,
-                        instruction.mnemonic,
+                        instruction.mnemonic, guest.number,
                     )
                 )  # fmt: skip
             # A load of SS holds the trap off for one more instruction, STI doesn't.

@@ -177,4 +177,5 @@ class QuickExits:
     def _tell(self, vector: int, error: int, eip: int, detail: str, cr2: int | None) -> None:
         bus = self._guest.bus
         if bus.wants(events.ExceptionTaken):
-            bus.emit(events.ExceptionTaken(self._processor.now, vector, error, "handle", eip, cr2, detail))
+            number = self._guest.number
+            bus.emit(events.ExceptionTaken(self._processor.now, vector, error, "handle", eip, cr2, detail, number))
