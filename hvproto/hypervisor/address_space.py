@@ -168,7 +168,8 @@ class AddressSpace:
             self.descriptors.reload()
         self.deferral.update(self.mirror)
         kernel = self._cpu.in_kernel
-        kind = CodeKind(self._cpu.decoder_mode, self._cpu.by_paragraphs)
+        by_paragraphs = self._cpu.by_paragraphs
+        kind = CodeKind(self._cpu.decoder_mode, by_paragraphs, guards_loads=kernel and not by_paragraphs)
         if (kind is not self._kind and kind != self._kind) or kernel != self.in_kernel_view:
             self._kind = kind
             if not self.code.knows(kind, kernel=kernel):

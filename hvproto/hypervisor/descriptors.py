@@ -27,6 +27,7 @@ class ShadowDescriptors:
         """The guest-physical pieces [start, end) in which the table lies, one a page."""
         self._known: list[int] = []
         """The guest's descriptors as they were copied last."""
+        self._levels: list[int] = []
 
     def is_hit(self, gpa: int, size: int) -> bool:
         """Whether a store (within a page) has changed a byte of the guest's table."""
@@ -46,7 +47,15 @@ class ShadowDescriptors:
                 kernel, user = _in_views(index * 8, descriptor)
                 self.region.set_guest_descriptor(index, kernel=kernel, user=user)
         self._known = descriptors
+        self._levels = [_level(index * 8, descriptor) for index, descriptor in enumerate(descriptors)]
         self._watch(table.base, size)
+
+    def level_of(self, index: int) -> int:
+        """The highest privilege level, CPL or RPL, from which this descriptor can be loaded as data.
+
+        -1 if from none, or if the region's tables don't have it.
+        """
+        return self._levels[index] if index < len(self._levels) else -1
 
     def _watch(self, base: int, size: int) -> None:
         extents: list[tuple[GPA, GPA]] = []
@@ -63,6 +72,14 @@ class ShadowDescriptors:
         for start, _ in self.extents:
             self._monitor.unwatch(start)
         self.extents = extents
+
+
+def _level(selector: int, descriptor: int) -> int:
+    kernel, _ = _in_views(selector, descriptor)
+    segment = decode_descriptor(selector, descriptor)
+    if not kernel or not segment.is_readable:
+        return -1
+    return 3 if segment.is_conforming else segment.dpl
 
 
 def _in_views(selector: int, descriptor: int) -> tuple[int, int]:

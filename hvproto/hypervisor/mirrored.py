@@ -21,6 +21,7 @@ from hvproto.hypervisor.exits import GENERAL_PROTECTION, Exits
 from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.guest_state import GuestState
+from hvproto.hypervisor.load_guard import LoadGuard
 from hvproto.hypervisor.mirror import Mirror
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.quick_exits import QuickExits
@@ -91,6 +92,7 @@ class MirroredGuest(Guest):
         self.emulator = Emulator(self.cpu, self, self)
         self.exits = Exits(self)
         self.quick = QuickExits(self)
+        self._guard = LoadGuard(self.cpu, self.space, processor, machine.ram.view)
         self.exit_policy = ExitPolicy(self)
         self._stopped = True
         self._debug_changed = False
@@ -274,6 +276,8 @@ class MirroredGuest(Guest):
 
     def _is_trap(self, address: int) -> bool:
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
+            return False
+        if self.space.in_kernel_view and self._guard.passes(address):
             return False
         if not self.quick.trapped(address):
             return True

@@ -15,7 +15,6 @@ import capstone
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
-from hvproto.hypervisor.sensitive import CodeKind
 from hvproto.hypervisor.view import ADDRESS, MIRRORED
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.engine import EFLAGS_ID
@@ -38,7 +37,6 @@ PROTECTION, PAGE_FAULT = 13, 14
 _CLI, _PUSHF, _POPF = 0xFA, 0x9C, 0x9D
 _WRITE = 2
 _FETCH_OR_RESERVED = 0x18
-_PLAIN_CODE = CodeKind(capstone.CS_MODE_32)
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _WHOLE = 0xFFFF_FFFF
 _SHOWN = P | MIRRORED
@@ -76,7 +74,12 @@ class QuickExits:
             or code.base
             or space.region.layout.is_one_page  # its frame is elsewhere
         )
-        self._is_plain = space.kind == _PLAIN_CODE and not stack.base and stack.limit == _WHOLE and bool(stack.is_32bit)
+        self._is_plain = (
+            cpu.decoder_mode == capstone.CS_MODE_32
+            and not stack.base
+            and stack.limit == _WHOLE
+            and bool(stack.is_32bit)
+        )
         self._level = cpu.cpl
 
     def _is_ordinary(self) -> bool:

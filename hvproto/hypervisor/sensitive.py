@@ -28,6 +28,13 @@ class CodeKind:
     """Capstone's constant: code of 16, 32 or 64 bits."""
     by_paragraphs: bool = False
     """Real or virtual-8086 mode: a load of a segment register looks at no table, and the processor would."""
+    guards_loads: bool = False
+    """A kernel's: the processor would load segments that its own descriptors close to it."""
+
+    @property
+    def watches_loads(self) -> bool:
+        """Whether loads of segment registers are sensitive."""
+        return self.by_paragraphs or self.guards_loads
 
     @property
     def prefixes(self) -> frozenset[int]:
@@ -49,8 +56,8 @@ _OPCODES = (
     rb"\x0f(?=[\x00-\x03\xa2\xb2])|[\x17\x6c\x6d\x9c\x9d\x9a\xea\xca\xcb\xcf]"
     rb"|\xff(?=" + _modrm(3, 5) + rb")|\x8e(?=" + _modrm(2) + rb")"
 )
-# ... by paragraphs also what loads a segment register: MOV, POP, LES, LDS, LSS, LFS, LGS ...
-_PARAGRAPH_OPCODES = rb"|[\x8e\x07\x1f\xc4\xc5]|\x0f(?=[\xa1\xa9\xb4\xb5])"
+# ... by paragraphs and in kernels also what loads a segment register: MOV, POP, LES, LDS, LSS, LFS, LGS ...
+_LOAD_OPCODES = rb"|[\x8e\x07\x1f\xc4\xc5]|\x0f(?=[\xa1\xa9\xb4\xb5])"
 # ... and IN and OUT, for an engine that doesn't check IOPL itself.
 _IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 
@@ -75,9 +82,9 @@ _IO = frozenset({cs.X86_INS_IN, cs.X86_INS_OUT}) | STRING_OUTPUTS
 
 
 @cache
-def _candidates(by_paragraphs: bool, ports: bool) -> re.Pattern[bytes]:
+def _candidates(watches_loads: bool, ports: bool) -> re.Pattern[bytes]:
     """Finds each byte that could be the opcode of a sensitive instruction."""
-    opcodes = _OPCODES + (_PARAGRAPH_OPCODES if by_paragraphs else b"") + (_IO_OPCODES if ports else b"")
+    opcodes = _OPCODES + (_LOAD_OPCODES if watches_loads else b"") + (_IO_OPCODES if ports else b"")
     return re.compile(opcodes, re.DOTALL)
 
 
@@ -143,7 +150,7 @@ def is_sensitive(instruction: capstone.CsInsn, kind: CodeKind, *, ports: bool) -
         return True
     if is_far_through_memory(instruction) or loads_stack(instruction):
         return True
-    return kind.by_paragraphs and bool(loads_segment(instruction))
+    return kind.watches_loads and bool(loads_segment(instruction))
 
 
 # What stands at the end of a page if what an instruction is depends on the next one.
@@ -161,7 +168,7 @@ def sensitive_offsets(
     code = page + bytes(LONGEST_INSTRUCTION)  # what is sensitive, neither displacements nor immediates tell
     prefixes = kind.prefixes
     found = set()
-    pattern = _candidates(kind.by_paragraphs, ports)
+    pattern = _candidates(kind.watches_loads, ports)
     for match in pattern.finditer(code, first, min(end + LONGEST_INSTRUCTION, PAGE_SIZE)):
         offset = match.start()
         start = offset

@@ -16,8 +16,9 @@ DECODER = Decoder()
 CODE16, CODE32, CODE64 = (CodeKind(mode) for mode in (capstone.CS_MODE_16, capstone.CS_MODE_32, capstone.CS_MODE_64))
 REAL, V86_32 = CodeKind(capstone.CS_MODE_16, by_paragraphs=True), CodeKind(capstone.CS_MODE_32, by_paragraphs=True)
 """By paragraphs: 16-bit code, and the 32-bit code that runs on in real mode until CS is loaded anew."""
-KINDS = (CODE16, CODE32, CODE64, REAL, V86_32)
-KIND_NAMES = ("16", "32", "64", "real", "real, 32")
+KERNEL32, KERNEL64 = (CodeKind(kind.mode, guards_loads=True) for kind in (CODE32, CODE64))
+KINDS = (CODE16, CODE32, CODE64, REAL, V86_32, KERNEL32, KERNEL64)
+KIND_NAMES = ("16", "32", "64", "real", "real, 32", "kernel, 32", "kernel, 64")
 
 # With ModR/M bytes and immediates. PUSHF POPF IRET RETF, CALL and JMP FAR through memory, SLDT STR VERR VERW, SGDT SIDT
 # SMSW, LAR LSL, INS, CPUID, and what loads SS: MOV, LSS.
@@ -25,7 +26,7 @@ ALL_KINDS = ["9c", "9d", "cf", "ca1000", "cb", "ff18", "ff1d44332211", "ff28", "
              "0f0103", "0f010b", "0f01e0", "0f0120", "0f02c1", "0f0301", "6c", "6d", "0fa2", "8ed0", "8e10", "0fb203"]  # fmt: skip
 NOT_IN_64_BITS = ["9a112233441b00", "ea112233440800", "17"]
 """CALL FAR, JMP FAR, POP SS."""
-BY_PARAGRAPHS = ["8ed8", "8e00", "8ee9", "07", "1f", "c403", "c503", "0fa1", "0fa9", "0fb403", "0fb503"]
+LOADS = ["8ed8", "8e00", "8ee9", "07", "1f", "c403", "c503", "0fa1", "0fa9", "0fb403", "0fb503"]
 """MOV, POP, LES, LDS, LFS, LGS."""
 PORTS = ["e480", "e780", "ec", "ef", "6e", "6f"]
 HARMLESS = ["90", "89c8", "ff10", "ff20", "ffd0", "8cd8", "8cc0", "8cc8", "8cd3", "0f0b", "c3", "e811223344",
@@ -42,12 +43,14 @@ def offsets(page: bytes, kind: CodeKind = CODE32, *, ports: bool = False) -> lis
 
 def sensitive_in(kind: CodeKind) -> list[str]:
     """Of the instructions above, those that are sensitive in this kind of code."""
-    others = [] if kind is CODE64 else NOT_IN_64_BITS
-    return ALL_KINDS + others + (BY_PARAGRAPHS if kind.by_paragraphs else [])
+    wide = kind.mode == CODE64.mode
+    loads = LOADS if kind.watches_loads else []
+    others = [] if wide else NOT_IN_64_BITS
+    return ALL_KINDS + others + [load for load in loads if not wide or load not in ("07", "1f", "c403", "c503")]
 
 
 def prefixes_of(kind: CodeKind) -> Sequence[bytes]:
-    return PREFIXES + REX if kind is CODE64 else PREFIXES
+    return PREFIXES + REX if kind.mode == CODE64.mode else PREFIXES
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
@@ -69,8 +72,8 @@ def test_ports_are_sensitive_for_an_engine_that_does_not_check_them(kind: CodeKi
 
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
 def test_nothing_is_planted_where_nothing_is_sensitive(kind: CodeKind) -> None:
-    others = [] if kind is CODE64 else HARMLESS_OUTSIDE_64_BITS
-    for text in HARMLESS + others + ([] if kind.by_paragraphs else ["8ed8", "8ee9", "0fa1", "0fb403", "0f1f00"]):
+    others = [] if kind.mode == CODE64.mode else HARMLESS_OUTSIDE_64_BITS
+    for text in HARMLESS + others + ([] if kind.watches_loads else ["8ed8", "8ee9", "0fa1", "0fb403", "0f1f00"]):
         assert not offsets(bytes.fromhex(text) + b"\x90" * 8, kind), text
 
 
@@ -88,9 +91,9 @@ def test_the_same_bytes_in_code_of_another_size() -> None:
 
 @pytest.mark.parametrize("load", ["17", "0fb203", "8ed0"])
 def test_loads_of_ss_everywhere_and_of_others_by_paragraphs_alone(load: str) -> None:
-    kinds = [kind for kind in KINDS if kind is not CODE64 or load != "17"]
+    kinds = [kind for kind in KINDS if kind.mode != CODE64.mode or load != "17"]
     assert [offsets(bytes.fromhex(load), kind) for kind in kinds] == [[0]] * len(kinds)
-    for text in BY_PARAGRAPHS:
+    for text in LOADS:
         found = [bool(offsets(bytes.fromhex(text), kind)) for kind in (CODE16, CODE32, REAL, V86_32)]
         assert found == [False, False, True, True], text
 
@@ -104,7 +107,7 @@ def test_instructions_hidden_in_others() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
 def test_across_the_end_of_a_page(kind: CodeKind) -> None:
     """Planted by what stands in this page alone: the next page may be another one when the instruction is executed."""
-    some = [b"", b"\x66", b"\x2e\x66\x67", *([b"\x48", b"\x66\x4f"] if kind is CODE64 else [])]
+    some = [b"", b"\x66", b"\x2e\x66\x67", *([b"\x48", b"\x66\x4f"] if kind.mode == CODE64.mode else [])]
     for text, prefixes in itertools.product(sensitive_in(kind), some):
         code = prefixes + bytes.fromhex(text)
         for inside in range(1, len(code) + 1):

@@ -1,0 +1,70 @@
+"""Loads of segment registers by a guest kernel: which of them the processor at ring 3 may do by itself.
+
+In the kernel view every descriptor has DPL 3, so the processor finds any RPL right; by the guest's own descriptors it
+may be too high. Each load there is trapped, and let go on where nothing is wrong with it, which costs a tenth of an
+exit. It must not fault then: of an instruction with a hook on it, the engine would have wrong flags.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvproto.addresses import PAGE_MASK
+from hvproto.hypervisor.view import ADDRESS, MIRRORED
+from hvproto.processor.paging import P
+from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR
+
+if TYPE_CHECKING:
+    from hvproto.hypervisor.address_space import AddressSpace
+    from hvproto.hypervisor.virtual_cpu import VirtualCpu
+    from hvproto.processor.processor import Processor
+
+_MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES, _POP_FS, _POP_GS = 0x8E, 0x07, 0x1F, 0x0F, 0xA1, 0xA9
+_OPERAND_SIZE = b"\x66"
+_REGISTER_OPERAND = 0xC0
+_SS = 2
+_SHOWN = P | MIRRORED
+
+
+class LoadGuard:
+    """Of one guest. What isn't MOV from a register or POP is left to emulation."""
+
+    def __init__(self, cpu: VirtualCpu, space: AddressSpace, processor: Processor, ram: memoryview) -> None:
+        self._cpu = cpu
+        self._space = space
+        self._processor = processor
+        self._ram = ram
+
+    def passes(self, eip: int) -> bool:
+        """Whether the instruction at this GVA, where the guest kernel is, is a load that can go on as it is."""
+        code = self._bytes(eip, 3)
+        selector = self._selector(code[1:] if code[:1] == _OPERAND_SIZE else code)
+        if selector is None or selector & TABLE_INDICATOR:
+            return False
+        if not selector & ~RPL_MASK:
+            return True
+        level = max(self._cpu.cpl, selector & RPL_MASK)
+        return level <= self._space.descriptors.level_of(selector >> 3)
+
+    def _selector(self, code: bytes) -> int | None:
+        """What is about to be loaded; None if that isn't at hand, or the load is another one."""
+        if len(code) < 2:
+            return None
+        first, second = code[:2]
+        if first == _MOV_SEGMENT and second >= _REGISTER_OPERAND and second >> 3 & 7 != _SS:
+            return self._processor.gpr(second & 7) & 0xFFFF
+        if first in (_POP_ES, _POP_DS) or (first == _TWO_BYTES and second in (_POP_FS, _POP_GS)):
+            stack = self._cpu.stack
+            if not self._cpu.code64 and (stack.base or not stack.is_32bit):
+                return None
+            top = self._bytes(self._processor.esp, 8)
+            return int.from_bytes(top[:2], "little") if len(top) == 8 else None
+        return None
+
+    def _bytes(self, linear: int, size: int) -> bytes:
+        """Bytes of the guest's memory that it may read now without any effect; fewer if they aren't at hand."""
+        entry = self._space.present_view.get(linear)
+        if entry & _SHOWN != _SHOWN or (linear & PAGE_MASK) + size > PAGE_MASK + 1:
+            return b""
+        at: int = entry & ADDRESS | linear & PAGE_MASK
+        return bytes(self._ram[at : at + size]) if at + size <= len(self._ram) else b""
