@@ -26,16 +26,16 @@ class Replacement:
     provider: Provider
 
 
-# What a page walk depends on goes first and CR0 last of these; the tables that live in linear
-# memory follow when that memory is in place.
+# IDTR goes first: from then on no exception can reach a handler of the host's. Then comes what a page walk depends on,
+# CR0 last of that, and the tables that live in linear memory when that memory is in place. Back it goes the other way.
 _LOAD_ORDER = (
+    Setting.IDTR,
     Setting.EFER,
     Setting.CR4,
     Setting.CR3,
     Setting.CR0,
     Setting.GDTR,
     Setting.LDTR,
-    Setting.IDTR,
     Setting.TR,
 )
 
@@ -99,7 +99,7 @@ class Coupling:
         if not self._decoupled:
             raise RuntimeError("the host is coupled already")
         processor, now = self.processor, self.processor.now
-        records = self.save_area.load(self._decoupled)
+        records = self.save_area.load(self._decoupled[::-1])
         old = {setting: processor.read_setting(setting) for setting in records}
         exchange()
         for setting, (value, place) in records.items():

@@ -172,19 +172,19 @@ def test_in_the_middle_of_decoupling_and_recoupling(hosted: DebugSession) -> Non
     assert hosted.cont().world is World.HYPERVISOR
     before = dict(zip(Setting, hosted.call(loaded, *Setting.__members__), strict=True))
     hosted.delete(host.number)
-    hosted.break_on("SettingReplaced", condition='setting == "CR3"')
+    hosted.break_on("SettingReplaced", condition='setting == "IDTR"')
     middle = hosted.cont()
     cr3, idtr = hosted.call(loaded, "CR3", "IDTR")
-    assert cr3 != before[Setting.CR3]
-    assert idtr == before[Setting.IDTR]
+    assert idtr != before[Setting.IDTR]
+    assert cr3 == before[Setting.CR3]
     rows = {line.split()[0]: line for line in hosted.call(settings.settings).splitlines()}
-    assert "* hypervisor's" in rows["CR3"]
-    assert "host's" in rows["IDTR"] and "*" not in rows["IDTR"]
+    assert "* hypervisor's" in rows["IDTR"]
+    assert "host's" in rows["CR3"] and "*" not in rows["CR3"]
     assert hosted.back().position.events == middle.position.events - 1
-    assert hosted.call(loaded, "CR3") == [before[Setting.CR3]]
+    assert hosted.call(loaded, "IDTR") == [before[Setting.IDTR]]
     hosted.breakpoints.clear()
     assert "Decoupled" in hosted.step_switch().event
-    assert hosted.call(loaded, "IDTR") != [before[Setting.IDTR]]
+    assert hosted.call(loaded, "CR3") != [before[Setting.CR3]]
     assert "Recoupled" in hosted.step_switch().event
     assert dict(zip(Setting, hosted.call(loaded, *Setting.__members__), strict=True)) == before
 
