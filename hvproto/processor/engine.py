@@ -169,6 +169,9 @@ class Engine(ABC):
         self._planters: dict[int, int] = {}
         self.flush_code_wanted = False
         self._callbacks: dict[int, Any] = {}
+        # One for all addresses: translated code may call it directly, also when the hook is long gone.
+        self._call_watched = self._callback(uc_const.UC_HOOK_CODE, self._on_watched)
+        self._call_trap = self._callback(uc_const.UC_HOOK_CODE, self._on_trap)
         self.deferred = DeferredStores(ram, ctypes.addressof(self._buffer))
         self._store_hook = self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
         self.hook(
@@ -220,7 +223,11 @@ class Engine(ABC):
     def hook(
         self, kind: int, method: Callable[..., Any], *, begin: int = 1, end: int = 0, instruction: int | None = None
     ) -> int:
-        """Have Unicorn call a method of ours, without holding us; returns the hook's handle.
+        """Have Unicorn call a method of ours, without holding us; returns the hook's handle."""
+        return self._add_hook(kind, self._callback(instruction or kind & -kind, method), begin, end, instruction)
+
+    def _callback(self, kind: int, method: Callable[..., Any]) -> Any:
+        """What C calls for a method of ours.
 
         The binding's own way makes reference cycles, which keep all memory until the collector comes round.
         """
@@ -237,7 +244,9 @@ class Engine(ABC):
                     engine.set_deadline(0)
                 return 0
 
-        callback = CALLBACKS[instruction or kind & -kind](call)
+        return CALLBACKS[kind](call)
+
+    def _add_hook(self, kind: int, callback: Any, begin: int, end: int, instruction: int | None = None) -> int:
         handle = ctypes.c_size_t()
         more = () if instruction is None else (ctypes.c_int(instruction),)
         status = uclib.uc_hook_add(
@@ -457,7 +466,7 @@ class Engine(ABC):
         address - there are two views of a guest, and other guests - shares the trap.
         """
         if address not in self._traps:
-            self._traps[address] = self.hook(uc_const.UC_HOOK_CODE, self._on_trap, begin=address, end=address)
+            self._traps[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._call_trap, address, address)
         self._planters[address] = self._planters.get(address, 0) + 1
 
     def unplant(self, address: int) -> None:
@@ -516,13 +525,13 @@ class Engine(ABC):
         The engine has wrong arithmetic flags where an instruction with a hook on it faults: what is watched must have
         its faults found by the callback.
         """
-        self._watches[address] = self.hook(uc_const.UC_HOOK_CODE, self._on_watched, begin=address, end=address)
+        self._watches[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._call_watched, address, address)
 
     def unwatch(self, address: int) -> None:
-        """No longer. The code must be translated anew before it goes on."""
+        """No longer, between two runs. What has been translated with the hook may go on calling, or not."""
         handle = self._watches.pop(address)
         _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
-        self._callbacks[handle] = None  # C may still be in it
+        del self._callbacks[handle]
 
     @abstractmethod
     def set_until_open(self, on: bool) -> None:

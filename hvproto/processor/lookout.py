@@ -3,11 +3,16 @@
 The engine calls back for each basic block that it translates. If such an instruction is among its bytes, a hook is
 planted on it, which costs nothing anywhere else, and the block is translated anew. What the hook then does is a matter
 of `guards`.
+
+A hook has a linear address, and each address space may have another instruction there: host and guest, say. Whether a
+translation calls the hook is settled as it is made. So one of another instruction is made without: the hook steps
+aside for that long. What is wrong in a translation is found before it runs: no time passes, and nothing is noticed.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +22,7 @@ from capstone import x86_const as cs
 
 from hvproto.processor.far_kinds import far_kind
 from hvproto.processor.instruction import KNOWN, decoder, first_instruction
-from hvproto.processor.opcodes import has_forbidden_lock, is_refused
+from hvproto.processor.opcodes import MAX_LENGTH, has_forbidden_lock, is_refused
 
 if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
@@ -51,38 +56,61 @@ _DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
 class Lookout:
     """What has been found so far; addresses are linear."""
 
-    planted: set[int] = field(default_factory=set)
+    planted: list[int] = field(default_factory=list)
+    """Where hooks are, in order; those that have stepped aside are among them."""
+    astray: list[int] = field(default_factory=list)
+    """Hooks that translations of other instructions call."""
+    aside: list[int] = field(default_factory=list)
+    """Hooks that aren't there until the next block has been translated."""
     stale: list[tuple[int, int]] = field(default_factory=list)
-    """Blocks, by address and size in bytes, whose translations don't call the hooks planted in them yet."""
+    """Blocks, by address and size in bytes, whose translations don't call the hooks that they should, or others."""
     sees_returns: bool = False
     """Whether each IRET is looked at: hardware task switches have happened."""
 
     def look(self, processor: Processor, address: int, size: int) -> bool:
         """See a block that has been translated; True if it must not run as it is."""
+        not_called = self.put_back(processor) if self.aside else []
         code = processor.peek_some(address, size)
         if code[-1:] == IRET:
             processor.engine.note_return(address)
-        if _CANDIDATES.search(code) is None and not (code[-1:] == IRET and self.watches_returns(processor)):
-            return False
-        returns = self.watches_returns(processor)
-        places = watched(processor, code, address, returns=returns)
-        found = [place for place in places if place not in self.planted]
+        here = self.planted[bisect_left(self.planted, address) : bisect_left(self.planted, address + size)]
+        astray = [place for place in here if place not in not_called and _is_another(processor, place)]
+        found = []
+        if _CANDIDATES.search(code) is not None or (code[-1:] == IRET and self.watches_returns(processor)):
+            places = watched(processor, code, address, returns=self.watches_returns(processor))
+            found = [place for place in places if place not in here or place in not_called]
         for place in found:
-            self.planted.add(place)
-            processor.engine.watch(place)
-        if found:
+            if place not in here:
+                insort(self.planted, place)
+                processor.engine.watch(place)
+        self.astray += astray
+        if found or astray:
             self.stale.append((address, size))
-        return bool(found)
+        return bool(found or astray)
 
-    def forget(self, processor: Processor, address: int) -> None:
-        """There is another instruction now, or in this address space."""
-        self.planted.discard(address)
-        processor.engine.unwatch(address)
-        self.stale.append((address, 1))
+    def step_aside(self, processor: Processor) -> None:
+        """Take out, between two runs, the hooks that the block to be translated anew is not to call."""
+        self.aside = sorted(set(self.astray))
+        self.astray.clear()
+        for place in self.aside:
+            processor.engine.unwatch(place)
+
+    def put_back(self, processor: Processor) -> list[int]:
+        """... and plant them again; returns their addresses."""
+        for place in self.aside:
+            processor.engine.watch(place)
+        places, self.aside = self.aside, []
+        return places
 
     def watches_returns(self, processor: Processor) -> bool:
         """Whether an IRET may be one that the engine gets wrong: of a program, or back from a nested task."""
         return self.sees_returns or processor.cpl == 3
+
+
+def _is_another(processor: Processor, place: int) -> bool:
+    """Whether what begins at this linear address is nothing to be looked at."""
+    code = processor.engine.code_at(place, MAX_LENGTH) or processor.peek_some(place, MAX_LENGTH)
+    return not begins_watched(code, processor.decoder_mode)
 
 
 def watched(processor: Processor, code: bytes, address: int, *, returns: bool) -> list[int]:

@@ -60,10 +60,6 @@ def _raise(fault: Raised) -> None:
     raise fault
 
 
-def _nothing() -> None:
-    """Stop before the instruction at EIP, and then go on with it."""
-
-
 class Stop(Enum):
     """Why `Processor.run` came back."""
 
@@ -258,15 +254,15 @@ class Processor(RegisterFile):
                         return Stop.TRAP
                     if self._intervention is not None:
                         action, self._intervention = self._intervention, None
-                        if action is _nothing:
-                            self._breakpoints.take_back()
-                        else:
-                            self._do_instead(action, hits=hits)
+                        self._do_instead(action, hits=hits)
                         continue
                     if engine.now == began:  # the block has just been translated, and has to be once more
                         self._breakpoints.take_back()
                     elif hits and delivered == engine.delivered:
                         self._trap(hits)
+                        self._lookout.put_back(self)  # it goes on elsewhere
+                    if self._lookout.aside:
+                        continue  # nothing else may run before the block at EIP has been translated without
                     if engine.now >= self._deadline or (self._until_open and self._open()):
                         return Stop.DEADLINE
                     if not was_alone:
@@ -292,10 +288,14 @@ class Processor(RegisterFile):
                         return Stop.TRAP
 
     def _translate_anew(self) -> None:
-        engine = self.engine
-        for block in self._lookout.stale:
+        engine, lookout = self.engine, self._lookout
+        if lookout.aside:
+            lookout.put_back(self)
+        if lookout.astray:
+            lookout.step_aside(self)
+        for block in lookout.stale:
             engine.forget_code(*block)
-        self._lookout.stale.clear()
+        lookout.stale.clear()
         if engine.flush_code_wanted:
             engine.flush_code_wanted = False
             engine.flush_code()
@@ -369,10 +369,8 @@ class Processor(RegisterFile):
     def watched(self, address: int) -> bool:
         code = self.engine.code_at(address, MAX_LENGTH) or self.peek_some(address, MAX_LENGTH)
         mode = self.decoder_mode
-        if not begins_watched(code, mode):
-            self._lookout.forget(self, address)
-            self._intervention = _nothing
-            return True
+        if not begins_watched(code, mode):  # it calls for the sake of a trap that is planted here, too
+            return False
         decoded = first_instruction(code, mode)
         try:
             if decoded is None:
