@@ -185,6 +185,11 @@ class AddressSpace:
         self._processor.write_setting(Setting.GDTR, self.region.gdtr(kernel=self.in_kernel_view))
         self._processor.write_setting(Setting.CR3, self.root)
 
+    def change_view(self, kind: CodeKind, *, kernel: bool) -> tuple[HPA, GVA]:
+        """The guest goes on in another view, with code of a kind that is known there: CR3, and the base of GDTR."""
+        self._kind, self.in_kernel_view = kind, kernel
+        return self.root, GVA(self.region.gdtr(kernel=kernel).base)
+
     def is_trap(self, address: int) -> bool:
         """Whether the guest is to stop before the instruction at this linear address."""
         assert self._kind is not None

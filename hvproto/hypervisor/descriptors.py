@@ -28,6 +28,8 @@ class ShadowDescriptors:
         self._known: list[int] = []
         """The guest's descriptors as they were copied last."""
         self._levels: list[int] = []
+        self.version = 0
+        """Another number whenever a descriptor, or where the table is, may have changed."""
 
     def is_hit(self, gpa: int, size: int) -> bool:
         """Whether a store (within a page) has changed a byte of the guest's table."""
@@ -35,6 +37,7 @@ class ShadowDescriptors:
 
     def reload(self, *, anew: bool = False) -> None:
         """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
+        self.version += 1
         table = self._cpu.gdtr
         size = min(table.limit, self.region.layout.guest_gdt_limit) + 1
         raw = b"" if self._cpu.by_paragraphs else self._cpu.peek_some(table.base, size)

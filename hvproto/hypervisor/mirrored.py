@@ -233,9 +233,11 @@ class MirroredGuest(Guest):
         processor.on_system_call = self._on_system_call
         self.space.monitor.attach()
         self.space.deferral.enter()
+        self.quick.enter()
 
     def leave(self) -> None:
         processor = self.machine.processor
+        self.quick.leave()
         processor.on_system_call = None
         processor.is_trap = self._hosts_traps
         self.space.monitor.pull()
@@ -277,10 +279,8 @@ class MirroredGuest(Guest):
     def _is_trap(self, address: int) -> bool:
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
             return False
-        if self.space.in_kernel_view and self._guard.passes(address):
-            return False
         if not self.quick.trapped(address):
-            return True
+            return not (self.space.in_kernel_view and self._guard.passes(address))
         if self._can_interrupt():  # POPF has let it in
             self.machine.processor.request_stop()
         return False

@@ -25,6 +25,15 @@ from hvproto.processor.segments import (
 STUB_SIZE = 16
 
 
+def stub_time(vector: int) -> int:
+    """Virtual time that a stub takes up to its HLT, in cycles: its bytes.
+
+    >>> stub_time(0x80), stub_time(14)
+    (8, 6)
+    """
+    return 6 if vector in VECTORS_WITH_ERROR_CODE else 8
+
+
 class Form(ABC):
     """How gates, stubs, the TSS and the frame of an exit look."""
 

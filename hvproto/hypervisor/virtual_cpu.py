@@ -170,6 +170,17 @@ class VirtualCpu(Cpu):
         real.set_gpr(RSP, self._esp)
         real.eflags = self._eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF
 
+    def loaded(self, register: SegmentRegister) -> Segment:
+        """What the real processor was given for a segment register by the last `store`."""
+        return self._loaded[register]
+
+    def note_loaded(self, code: Segment, stack: Segment, real_code: Segment, real_stack: Segment) -> None:
+        """The real processor has been given CS and SS by somebody else: what the guest's are, and what it holds."""
+        registers = SegmentRegister.CS, SegmentRegister.SS
+        self._segments.update(zip(registers, (code, stack), strict=True))
+        self._loaded.update(zip(registers, (real_code, real_stack), strict=True))
+        self._unseen.update(DATA_REGISTERS)
+
     def _deprivileged(self, register: SegmentRegister) -> Segment:
         """A segment register as ring 3 has it: the same in all that a program can see."""
         segment = self._segments[register]

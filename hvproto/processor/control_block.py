@@ -33,6 +33,7 @@ CTL_ONLY_SLOW = 0x114  # ... this switches off,
 CTL_FAST_COUNT = 0x118  # ... and this counts
 CTL_CODE_PAGES = 0x120  # the address of a byte for each page of RAM: whether code was ever fetched from it
 CTL_PROTECTED = 0x128  # the address of a byte for each page of RAM: whether stores to it are to be heard of
+CTL_ASK = 0x130  # the address of a function to ask before an event of ring 3 is delivered, or 0
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4

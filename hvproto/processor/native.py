@@ -72,11 +72,11 @@ class NativeEngine(Engine):
         if reason:
             raise EngineError(f"the native engine can't be used: {reason}")
         super().__init__(ram, callbacks)
-        self._cpu, self._env = at.places(self.uc)
-        self._state = StateView(self._env, at.LAYOUT)
+        self._cpu, self.state_address = at.places(self.uc)
+        self._state = StateView(self.state_address, at.LAYOUT)
         self._halted = ctypes.c_uint32.from_address(self._cpu + at.CPU_HALTED)
-        self._eip = ctypes.c_uint64.from_address(self._env + at.ENV_EIP)
-        self._code_and_stack = self._env + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
+        self._eip = ctypes.c_uint64.from_address(self.state_address + at.ENV_EIP)
+        self._code_and_stack = self.state_address + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
         self._flush_tlb = _ON_CPU(at.address_of("tlb_flush_x86_64"))
         self._find_registers()
         self._make_control()
@@ -87,22 +87,27 @@ class NativeEngine(Engine):
     def _find_registers(self) -> None:
         """Registers that are just a word of the state: read there in an eighth of the time that a call takes."""
         word = ctypes.c_uint64.from_address
-        self._general = {name: word(self._env + at.ENV_REGS + 8 * index) for index, name in enumerate(GPR_IDS)}
+        self._general = {name: word(self.state_address + at.ENV_REGS + 8 * index) for index, name in enumerate(GPR_IDS)}
         places = (at.ENV_CR0, at.ENV_CR3, at.ENV_CR4, at.ENV_EFER)
-        self._paging = tuple(word(self._env + place) for place in places)
+        self._paging = tuple(word(self.state_address + place) for place in places)
         self._controls = dict(zip((Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER), self._paging, strict=True))
         controls = {CONTROL_IDS[one]: place for one, place in self._controls.items() if one is not Setting.EFER}
-        self._registers = {**self._general, **controls, EIP_ID: self._eip, CR2_ID: word(self._env + at.ENV_CR2)}
+        self._registers = {
+            **self._general,
+            **controls,
+            EIP_ID: self._eip,
+            CR2_ID: word(self.state_address + at.ENV_CR2),
+        }
         self._rsp, self._cr2 = self._general[GPR_IDS[4]], self._registers[CR2_ID]
         self._tlbs = [
-            (word(self._env + at.ENV_TLB_MASKS + shift), word(self._env + at.ENV_TLB_TABLES + shift))
+            (word(self.state_address + at.ENV_TLB_MASKS + shift), word(self.state_address + at.ENV_TLB_TABLES + shift))
             for shift in (at.SUPERVISOR_WALK << at.TLB_DESCRIPTION_SHIFT, at.USER_WALK << at.TLB_DESCRIPTION_SHIFT)
         ]
 
     def _make_control(self) -> None:
         self._control = (ctypes.c_char * block.CTL_SIZE)()
         control = ctypes.addressof(self._control)
-        struct.pack_into("<QQ", self._control, 0, self._cpu, self._env)
+        struct.pack_into("<QQ", self._control, 0, self._cpu, self.state_address)
         struct.pack_into("<Q", self._control, block.CTL_UC, self._handle.value)
         struct.pack_into("<QQ", self._control, block.CTL_RAM, ctypes.addressof(self._buffer), len(self._buffer))
         self._code_pages = (ctypes.c_uint8 * -(-len(self._buffer) // PAGE_SIZE))()
@@ -175,7 +180,7 @@ class NativeEngine(Engine):
         self._install_deferral()
         names["start"] = at.address_of("uc_emu_start")
         self._enter = _ENTER(self._code.add(thunks.ENTER, names))
-        self._control_at = control
+        self.control_address = control
         self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
         walk = self._code.add(PAGE_WALK, names)
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
@@ -296,13 +301,13 @@ class NativeEngine(Engine):
         self.summarize()
 
     def summarize(self) -> None:
-        uclib.x86_update_hflags_x86_64(ctypes.c_void_p(self._env))
+        uclib.x86_update_hflags_x86_64(ctypes.c_void_p(self.state_address))
         # It copies these from EFLAGS, where the engine looks for them anyway; here they would stay for good.
         self._state.summary.value &= ~SUMMARY_FROM_EFLAGS
 
     def write_dr7(self, value: int) -> None:
         old = self.read_register(DEBUG_IDS[7])
-        uclib.cpu_x86_update_dr7_x86_64(ctypes.c_void_p(self._env), ctypes.c_uint32(value))
+        uclib.cpu_x86_update_dr7_x86_64(ctypes.c_void_p(self.state_address), ctypes.c_uint32(value))
         if (old | value) & DR7_ENABLED:
             self.flush_code()  # the engine looks only for translations of code that is mapped now
 
@@ -338,7 +343,7 @@ class NativeEngine(Engine):
         self._asked = False
         self.system_call = None
         self.failure = None
-        status = self._enter(self._control_at)
+        status = self._enter(self.control_address)
         if status == HALTED and self.failure is None and self.system_call is None:
             return Outcome.HALTED
         self.raise_failure()
@@ -369,7 +374,7 @@ class NativeEngine(Engine):
 
     def unmark_read(self, linear: int) -> None:
         here = self._eip.value
-        operation = ctypes.c_uint32.from_address(self._env + at.ENV_CC_OP)
+        operation = ctypes.c_uint32.from_address(self.state_address + at.ENV_CC_OP)
         saved = operation.value
         for number in range(block.WALK_COUNT):
             record = ctypes.addressof(self._control) + block.CTL_WALKS + number * block.WALK_SIZE

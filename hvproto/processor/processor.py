@@ -367,6 +367,8 @@ class Processor(RegisterFile):
         return self._lookout.look(self, address, size) or stale
 
     def watched(self, address: int) -> bool:
+        if self.code_address != address:  # a trap that is planted here, too, has done it, and gone on elsewhere
+            return False
         code = self.engine.code_at(address, MAX_LENGTH) or self.peek_some(address, MAX_LENGTH)
         mode = self.decoder_mode
         if not begins_watched(code, mode):  # it calls for the sake of a trap that is planted here, too

@@ -16,6 +16,7 @@ import keystone
 
 from hvproto.processor import private_layout as at
 from hvproto.processor.control_block import (
+    CTL_ASK,
     CTL_BLOCK_END,
     CTL_BLOCK_START,
     CTL_COUNTS,
@@ -53,7 +54,7 @@ from hvproto.processor.settings import (
     EFLAGS_RF,
     EFLAGS_VM,
 )
-from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
+from hvproto.processor.state import SUMMARY_CPL, SUMMARY_LONG, SUMMARY_SHADOW
 
 
 def _plain_gate(control: str, vector: int) -> str:
@@ -144,6 +145,34 @@ def _load(function: str, address: str) -> str:
 """
 
 
+# Whoever is asked has done all that the event needs, or nothing (`first_look`). Where the run is to end at the next
+# block, nobody is asked: the handler would be that block.
+_ASK = f"""
+    mov rax, qword ptr [rbx + {CTL_ASK}]
+    test rax, rax
+    jz unasked
+    mov ecx, dword ptr [r12 + {at.ENV_SUMMARY}]
+    and ecx, {SUMMARY_CPL}
+    cmp ecx, {SUMMARY_CPL}
+    jne unasked
+    mov rcx, qword ptr [rbx + {CTL_NOW}]
+    cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
+    jae unasked
+    call rax
+    test eax, eax
+    jz refused
+    mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    ret
+refused:
+    mov esi, dword ptr [rbx + {CTL_VECTOR}]
+unasked:
+"""
+
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
 # (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
@@ -163,6 +192,7 @@ INTERRUPT = f"""
     mov rax, qword ptr [r12 + {at.ENV_CR2}]
     mov qword ptr [rbx + {CTL_CR2}], rax
     mov dword ptr [rbx + {CTL_LENGTH}], 0
+    {_ASK}
     mov dword ptr [rbx + {CTL_DELIVERING}], 1
     mov r13, qword ptr [r12 + {at.ENV_EIP}]
     add r13, qword ptr [r12 + {at.ENV_CS_BASE}]
