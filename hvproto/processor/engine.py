@@ -469,6 +469,10 @@ class Engine(ABC):
             self._traps[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._call_trap, address, address)
         self._planters[address] = self._planters.get(address, 0) + 1
 
+    def is_planted(self, address: int) -> bool:
+        """Whether somebody has planted a trap at this linear address."""
+        return address in self._traps
+
     def unplant(self, address: int) -> None:
         """Take back one `plant`; the last one takes the trap out."""
         left = self._planters.pop(address, 0) - 1

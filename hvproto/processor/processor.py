@@ -124,6 +124,8 @@ class Processor(RegisterFile):
         self._debug_registers_changed = False
         self._is_alone = False
         """Whether the run is of a single instruction."""
+        self._done_at = -1
+        """Where a trap has done what its instruction does, and will be asked once more."""
         self._intervention: Callable[[], None] | None = None
         """What is to be done instead of the instruction at EIP, once the engine has stopped."""
         self._deadline = 0
@@ -373,6 +375,13 @@ class Processor(RegisterFile):
         mode = self.decoder_mode
         if not begins_watched(code, mode):  # it calls for the sake of a trap that is planted here, too
             return False
+        # Whoever has planted a trap decides, also where somebody else's code was watched at this address before.
+        if self.engine.is_planted(address):
+            if self.trap(address):
+                return True
+            if self.code_address != address:
+                self._done_at = address
+                return False
         decoded = first_instruction(code, mode)
         try:
             if decoded is None:
@@ -421,6 +430,9 @@ class Processor(RegisterFile):
         return True
 
     def trap(self, address: int) -> bool:
+        if address == self._done_at:
+            self._done_at = -1
+            return False
         if not self.is_trap(address):
             return False
         self._trapped = True
