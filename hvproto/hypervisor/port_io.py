@@ -92,8 +92,7 @@ def _string(cpu: VirtualCpu, instruction: Instruction, ports: PortSpace, port: i
     for _ in range(min(cpu.gpr(ECX) & mask, PATIENCE) if repeated else 1):
         address = cpu.wrapped(base + (cpu.gpr(register) & mask))
         if is_input:
-            # Faults before the device loses a datum.
-            cpu.write(address, size, cpu.read(address, size, user=user), user=user)
+            cpu.check_writable(address, size, user=user)  # before the device loses a datum
             cpu.write(address, size, ports.read(port, size), user=user)
         else:
             ports.write(port, size, cpu.read(address, size, user=user))

@@ -124,6 +124,10 @@ class LinearMemory(ABC):
             self._store(at, data[done : done + n])
             done += n
 
+    def check_writable(self, linear: int, size: int, *, user: bool = False) -> None:
+        """Raises what `write_bytes` would for so many bytes; A and D bits are set as by it."""
+        self._pieces(linear, size, Access.WRITE, user)
+
     def _pieces(self, linear: int, size: int, access: Access, user: bool) -> list[tuple[int, int]]:
         mode = self.paging_mode
         mask = linear_mask(mode)
