@@ -192,8 +192,8 @@ class Emulator:
         size = instruction.operand_size
         address = instruction.linear_address(source.mem)
         user = self.cpu.cpl == 3
-        selector = self.cpu.read(self.cpu.wrapped(address + size), 2, user=user)
         offset = self.cpu.read(address, size, user=user)
+        selector = self.cpu.read(self.cpu.wrapped(address + size), 2, user=user)
         segment_loads.load(self.cpu, register, selector)
         instruction.write(target, size, offset)
 
