@@ -226,6 +226,13 @@ class AddressSpace:
     def _conflict_with_all(self) -> GVA | None:
         return first_conflict(self.mirror, self.region.base, self.region.size, self.region.base, self.region.size)
 
+    def show(self, page: GVA) -> None:
+        """The guest may access a page that its mirror hides from it. If the region is there - nothing was, until a
+        device's window was opened by this access - it goes elsewhere (step 46)."""
+        if self.region.contains(page):
+            self._relocate(page, "an access to a device")
+        self.mirror.sync_page(page)
+
     def invalidate(self, linear: int) -> None:
         """The guest executed INVLPG."""
         self.mirror.sync_page(linear & ~PAGE_MASK)

@@ -127,7 +127,7 @@ class Exits:
 
     def _page_fault(self, error_code: int) -> None:
         guest, cpu = self._guest, self._cpu
-        linear = guest.machine.processor.cr2
+        linear = cpu.wrapped(guest.machine.processor.cr2)
         access = _access_of(error_code)
         # The guest's own tables decide; if they refuse, this raises the guest's own page fault.
         try:
@@ -138,7 +138,7 @@ class Exits:
         page = GVA(linear & ~PAGE_MASK)
         if access is Access.FETCH:
             guest.space.look_at_code(page)
-        guest.space.mirror.sync_page(page)
+        guest.space.show(page)
         self._tell(PAGE_FAULT, error_code, "handle", "hidden from the mirror", linear)
 
     # -- protection faults -------------------------------------------------------------------
