@@ -67,8 +67,10 @@ class Mirror:
     def __init__(self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode) -> None:
         self.mode = mode
         self.memory = memory
-        self.kernel = View(ram, pool)
-        self.user = View(ram, pool)
+        self._levels = levels_of(mode)
+        self.end = 1 << (64 if len(self._levels) == 4 else 32)
+        """Where the guest's linear space ends."""
+        self.kernel, self.user = (View(ram, pool, wraps=self.end == 1 << 32) for _ in range(2))
         self.space = FreeSpace(mode, memory)
         """Where the guest maps nothing."""
         self.busy = False
@@ -76,9 +78,6 @@ class Mirror:
         self.released = False
         self.on_exhausted: Callable[[Mirror], bool] | None = None
         """Asked when the pool has run out in the middle of a change: True if this mirror has been dropped for that."""
-        self._levels = levels_of(mode)
-        self.end = 1 << (64 if len(self._levels) == 4 else 32)
-        """Where the guest's linear space ends."""
         self._format = mode.format
         self._root = mode.cr3 & self._format.root_mask if self._format else 0
         self._entry_size = self._format.entry_size if self._format else 0

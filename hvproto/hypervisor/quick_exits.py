@@ -123,7 +123,7 @@ class QuickExits:
             self._space.follow_deferred()
             if self._space.has_stores:
                 return False
-            eip = self._served(vector, look.error_code.value, look.eip.value, look.cr2.value)
+            eip = self._served(vector, look.error_code.value, look.eip.value, cpu.wrapped(look.cr2.value))
             if eip is None:
                 return False
             look.eip.value = eip
@@ -169,7 +169,7 @@ class QuickExits:
         assert engine is not None
         if eflags & EFLAGS_TF:
             return False
-        went_on = self._served(vector, error, eip, engine.cr2)
+        went_on = self._served(vector, error, eip, cpu.wrapped(engine.cr2))
         if went_on is None:
             return False
         # What `VirtualCpu.load` takes over, as far as it stays there while the guest runs.

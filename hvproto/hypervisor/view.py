@@ -26,6 +26,8 @@ SLOT_SHIFT = 9
 SLOT_PAGES = 1 << SLOT_SHIFT
 """A *slot* is what one page table of a view maps: 512 pages, 2 MiB."""
 _INDEX = SLOT_PAGES - 1
+_BEHIND_4_GIB = 4
+"""The entry of the first pointer table for the GiB from there on."""
 _UPPER = P | W | U | A
 _SIGN = PAGES >> 1
 _SIGN_EXTENSION = 0xFFFF << 48
@@ -60,12 +62,17 @@ class _Upper:
 
 
 class View:
-    """A page table that has only the tables that it needs: an empty one goes back to the pool."""
+    """A page table that has only the tables that it needs: an empty one goes back to the pool.
 
-    def __init__(self, ram: memoryview, pool: Pool) -> None:
+    ``wraps``: the GiB behind 4 GiB is the first one again. It is where, in the environment of long mode, an access
+    of 32-bit code arrives that begins below 4 GiB and ends beyond.
+    """
+
+    def __init__(self, ram: memoryview, pool: Pool, *, wraps: bool = False) -> None:
         self._words = ram.cast("Q")
         self._rows = rows64(ram)
         self._pool = pool
+        self._wraps = wraps
         self.root = pool.allocate()
         self._tables: dict[int, HPA] = {}
         """By slot number (linear bits 21 to 47)."""
@@ -178,7 +185,12 @@ class View:
 
     def _link(self, upper: _Upper, number: int, frame: HPA) -> None:
         upper.children.add(number)
-        self._words[(upper.frame >> 3) + (number & _INDEX)] = frame | _UPPER
+        self._point(upper, number, frame | _UPPER)
+
+    def _point(self, upper: _Upper, number: int, entry: int) -> None:
+        self._words[(upper.frame >> 3) + (number & _INDEX)] = entry
+        if self._wraps and number == 0 and upper is self._levels[1].get(0):
+            self._words[(upper.frame >> 3) + _BEHIND_4_GIB] = entry
 
     def _release_table(self, slot: int) -> None:
         """Take a table out, and the tables above it that then point to nothing; the root stays."""
@@ -187,7 +199,7 @@ class View:
         for depth, level in enumerate(self._levels):
             upper = level[number >> SLOT_SHIFT]
             upper.children.discard(number)
-            self._words[(upper.frame >> 3) + (number & _INDEX)] = 0
+            self._point(upper, number, 0)
             if upper.children or depth == 2:
                 return
             number >>= SLOT_SHIFT
