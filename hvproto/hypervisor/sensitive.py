@@ -58,6 +58,8 @@ _OPCODES = (
 )
 # ... by paragraphs and in kernels also what loads a segment register: MOV, POP, LES, LDS, LSS, LFS, LGS ...
 _LOAD_OPCODES = rb"|[\x8e\x07\x1f\xc4\xc5]|\x0f(?=[\xa1\xa9\xb4\xb5])"
+# ... by paragraphs ARPL, which is invalid ...
+_PARAGRAPH_OPCODES = rb"|\x63"
 # ... and IN and OUT, for an engine that doesn't check IOPL itself.
 _IO_OPCODES = rb"|[\xe4-\xe7\xec-\xef\x6e\x6f]"
 
@@ -82,9 +84,12 @@ _IO = frozenset({cs.X86_INS_IN, cs.X86_INS_OUT}) | STRING_OUTPUTS
 
 
 @cache
-def _candidates(watches_loads: bool, ports: bool) -> re.Pattern[bytes]:
+def _candidates(kind: CodeKind, ports: bool) -> re.Pattern[bytes]:
     """Finds each byte that could be the opcode of a sensitive instruction."""
-    opcodes = _OPCODES + (_LOAD_OPCODES if watches_loads else b"") + (_IO_OPCODES if ports else b"")
+    opcodes = _OPCODES
+    opcodes += _LOAD_OPCODES if kind.watches_loads else b""
+    opcodes += _PARAGRAPH_OPCODES if kind.by_paragraphs else b""
+    opcodes += _IO_OPCODES if ports else b""
     return re.compile(opcodes, re.DOTALL)
 
 
@@ -150,6 +155,8 @@ def is_sensitive(instruction: capstone.CsInsn, kind: CodeKind, *, ports: bool) -
         return True
     if is_far_through_memory(instruction) or loads_stack(instruction):
         return True
+    if kind.by_paragraphs and instruction.id == cs.X86_INS_ARPL:
+        return True
     return kind.watches_loads and bool(loads_segment(instruction))
 
 
@@ -168,7 +175,7 @@ def sensitive_offsets(
     code = page + bytes(LONGEST_INSTRUCTION)  # what is sensitive, neither displacements nor immediates tell
     prefixes = kind.prefixes
     found = set()
-    pattern = _candidates(kind.watches_loads, ports)
+    pattern = _candidates(kind, ports)
     for match in pattern.finditer(code, first, min(end + LONGEST_INSTRUCTION, PAGE_SIZE)):
         offset = match.start()
         start = offset
