@@ -280,6 +280,7 @@ class Processor(RegisterFile):
                         if was_alone and hits:  # of the instruction before, which is done
                             self._trap(hits)
                         alone = True
+                        self.cr2 = engine.cr2_before
                         continue
                     pending = explained(self, engine.pending)
                     if pending.vector == DEBUG_VECTOR and not pending.software:
