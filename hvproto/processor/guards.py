@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from capstone import x86_const as cs
 
+from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import DEBUG_VECTOR, Raised, descriptor_place, load_descriptor
 from hvproto.processor.instruction import Instruction
 from hvproto.processor.long_mode import is_canonical
-from hvproto.processor.lookout import SYSTEM_LOADS
+from hvproto.processor.lookout import CARRY_ROTATES, SYSTEM_LOADS
 from hvproto.processor.opcodes import has_forbidden_lock
 from hvproto.processor.paging import PAE, PHYSICAL_BITS, P, format_of
 from hvproto.processor.segments import (
@@ -58,10 +59,12 @@ _PDPTE_RESERVED = (1 << 64) - (1 << PHYSICAL_BITS) | 0x1E6
 
 
 def check(processor: Cpu, instruction: Instruction) -> None:
-    """Raises `Raised` if the instruction faults, other than by its memory operand."""
+    """Raises `Raised` if the instruction faults, other than by its memory operand (but for that of RCL and RCR)."""
     if has_forbidden_lock(instruction.code, wide=processor.code64):
         raise Raised(INVALID)
-    if instruction.id == cs.X86_INS_MOV:
+    if instruction.id in CARRY_ROTATES:
+        _rotate(instruction)
+    elif instruction.id == cs.X86_INS_MOV:
         _move(processor, instruction)
     elif instruction.id in (cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE):
         if instruction.operand_size == 8 and not is_canonical(instruction.read(instruction.operands[0], 8) or 0):
@@ -78,6 +81,15 @@ def check(processor: Cpu, instruction: Instruction) -> None:
         _load_system_segment(processor, instruction)
     elif instruction.id in (cs.X86_INS_LGDT, cs.X86_INS_LIDT):
         _load_table_register(processor, instruction)
+
+
+def _rotate(instruction: Instruction) -> None:
+    """RCL and RCR: the engine loses the carry, and all flags with it, if the operand faults."""
+    operand = instruction.operands[0]
+    try:
+        instruction.check_writable(operand, operand.size)
+    except UnmappedAccess:
+        return  # no RAM, which is no fault
 
 
 def _move(processor: Cpu, instruction: Instruction) -> None:

@@ -76,6 +76,11 @@ class Instruction:
         linear = self._canonical(operand.mem, size)
         self._processor.write(linear, size, value, user=self._processor.cpl == 3)
 
+    def check_writable(self, operand: capstone.x86.X86Op, size: int) -> None:
+        """Raises what a `write` to a memory operand would; A and D bits are set as by it, and nothing is written."""
+        linear = self._canonical(operand.mem, size)
+        self._processor.check_writable(linear, size, user=self._processor.cpl == 3)
+
     def _at_hand(self, operand: capstone.x86.X86Op) -> int:
         if operand.type == cs.X86_OP_IMM:
             return int(operand.imm)

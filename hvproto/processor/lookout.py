@@ -35,7 +35,8 @@ _CANDIDATES = re.compile(
     rb"|\x8e[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7]"  # MOV to SS
     rb"|\x0f[\x00-\x03\x07\x21-\x23\x30-\x32\x35]"  # LLDT, LTR, LGDT, LIDT, LAR, LSL, SYSRET, MOV CRn, MSRs, SYSEXIT
     rb"|\x0f\xa2|[\x44-\x47\x4c-\x4f]\x0f\x20"  # CPUID, MOV from CR8
-    rb"|\x0f\xae[\xd0-\xdf]",  # WRFSBASE, WRGSBASE
+    rb"|\x0f\xae[\xd0-\xdf]"  # WRFSBASE, WRGSBASE
+    rb"|[\xc0\xc1\xd0-\xd3][\x10-\x1f\x50-\x5f\x90-\x9f]",  # RCL and RCR of memory
     re.DOTALL,
 )
 IRET = b"\xcf"
@@ -47,6 +48,7 @@ BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
 DESCRIPTOR_QUERIES = frozenset({cs.X86_INS_LAR, cs.X86_INS_LSL})
 TIME_STAMPS = frozenset({cs.X86_INS_RDTSC, cs.X86_INS_RDTSCP})
 MODEL = frozenset({cs.X86_INS_CPUID, cs.X86_INS_RDMSR, cs.X86_INS_WRMSR})
+CARRY_ROTATES = frozenset({cs.X86_INS_RCL, cs.X86_INS_RCR})
 _ALWAYS = FAR_TRANSFERS | SYSTEM_LOADS | FAST_RETURNS | BASE_LOADS | DESCRIPTOR_QUERIES | TIME_STAMPS | MODEL
 _CONTROL = range(cs.X86_REG_CR0, cs.X86_REG_CR15 + 1)
 _DEBUG = range(cs.X86_REG_DR0, cs.X86_REG_DR15 + 1)
@@ -141,6 +143,8 @@ def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
     # Capstone takes a far CALL or JMP through memory for a near one.
     if has_forbidden_lock(code, wide=wide) or instruction.id in _ALWAYS or far_kind(code, wide=wide) is not None:
         return True
+    if instruction.id in CARRY_ROTATES:
+        return bool(instruction.operands[0].type == cs.X86_OP_MEM)
     if instruction.id == cs.X86_INS_PUSHFD:
         return bool(mode == capstone.CS_MODE_16)
     if instruction.id == cs.X86_INS_MOV:
