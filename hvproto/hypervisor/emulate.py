@@ -38,7 +38,7 @@ from hvproto.processor.settings import (
     EFLAGS_VM,
 )
 
-PROTECTION = 13
+INVALID_OPCODE, PROTECTION = 6, 13
 _SYSTEM_CALLS = {cs.X86_INS_SYSCALL: SystemCall.SYSCALL, cs.X86_INS_SYSENTER: SystemCall.SYSENTER}
 _POPPED = 0x8D5 | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
 """What POPF may change at any level: arithmetic flags and these."""
@@ -159,6 +159,8 @@ class Emulator:
     def _mov(self, instruction: Instruction) -> bool:
         target, source = instruction.operands
         if target.type == cs.X86_OP_REG and target.reg in SEGMENT_NUMBERS:
+            if target.reg == cs.X86_REG_CS:
+                raise Raised(INVALID_OPCODE)  # whatever its operand
             segment_loads.load(self.cpu, _named(instruction, target.reg), instruction.load(source, 2))
             return True
         return system.move(self.cpu, instruction, self._environment)
