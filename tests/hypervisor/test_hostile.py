@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from hvproto.errors import LimitReached, RunError, TripleFault, Unsupported
-from hvproto.images.assembly import assemble_text
+from hvproto.errors import LimitReached, TripleFault, Unsupported
 from tests.hypervisor.probes import GDT, Snippet, kernel, log_of
 from tests.hypervisor.stage import Stage, bare
 from tests.hypervisor.twins import code, outcome, plain_kernel, run, snippets, twins
@@ -325,17 +324,6 @@ def _random_snippet(rng: random.Random) -> Snippet:
                 out += rng.choice(_OPCODES) + rng.randbytes(rng.choice((0, 1, 1, 1, 2, 5, 6)))
         if len(out) < 60 and not any(taboo in out for taboo in _LEFT_OUT):
             return Snippet(out, ring, flags)
-
-
-@pytest.mark.parametrize("first", range(0, 300, 60))
-def test_random_bytes_as_aplain_kernel(first: int) -> None:
-    """300 kernels of random bytes: none does anything but end, run on, or die with a named error."""
-    for seed in range(first, first + 60):
-        data = random.Random(seed).randbytes(256)
-        image = assemble_text(".origin 0x100000\n.byte " + ", ".join(map(str, data)))
-        _, error = run(image, limit=3_000)
-        assert error is None or isinstance(error, RunError)
-        assert error is None or str(error.where.world) != "hypervisor", error
 
 
 def test_the_stage_notices_a_leak() -> None:
