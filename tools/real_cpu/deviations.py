@@ -93,12 +93,6 @@ OURS = (
         _WHERE,
     ),
     Deviation(
-        "flags-of-faulting-rcr", Kind.OURS,
-        "RCR of an operand that can be read but not written changes the flags and then faults; a fault leaves all "
-        "as it was (SDM vol. 3, 6.5).",
-        ("update/rcr dword ptr [RO + 0x20], 1",), frozenset({"rflags"}),
-    ),
-    Deviation(
         "enter-final-check", Kind.OURS,
         "ENTER doesn't try whether the stack could be written at its final RSP: #PF (SDM vol. 2, ENTER).",
         ("stack/enter whose room is beyond", "stack/enter whose room is read only", "compat/enter"),
