@@ -30,14 +30,15 @@ class Event:
     def to_json(self) -> str:
         """One line of JSON, keys in a fixed order."""
         values: dict[str, object] = {"event": self.kind, "step": self.step}
-        values.update((name, getattr(self, name)) for name in _field_names(type(self)))
+        values.update((name, getattr(self, name)) for name in field_names(type(self)))
         return json.dumps(values)
 
 
 _FIELDS: dict[type[Event], tuple[str, ...]] = {}
 
 
-def _field_names(kind: type[Event]) -> tuple[str, ...]:
+def field_names(kind: type[Event]) -> tuple[str, ...]:
+    """The fields of a kind of events, ``at`` first."""
     if kind not in _FIELDS:
         _FIELDS[kind] = tuple(field.name for field in fields(kind))
     return _FIELDS[kind]
@@ -113,6 +114,8 @@ class ExceptionTaken(Event):
     detail: str = ""
     guest: int = 0
     """The number of the guest whose it is."""
+    cycles: int = 0
+    """Of virtual time that the hypervisor's own code in the region took of it; what Python does takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,37 @@ class Relocated(Event):
     old: int
     new: int
     pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestMappings(Event):
+    """What the guest's page table maps, as it goes on with the processor: a look now and then, not every change.
+
+    Narrow gaps are closed where there are very many; the one that the region is in never is.
+    """
+
+    region: int
+    """GVA of the region's first page."""
+    pages: int
+    """Of the region."""
+    end: int
+    """Of the linear space: 2^32 or 2^48 bytes."""
+    runs: tuple[tuple[int, int], ...]
+    """(GVA of the first page, pages), from the lowest on; in 48 bits as positions, without sign extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEntered(Event):
+    """Plan `application`: the emulation program's process goes on as the guest; no setting is replaced for that."""
+
+    guest: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLeft(Event):
+    """Plan `application`: the emulation program has the process again, by way of the host's kernel."""
+
+    guest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.layout import FULL, SMALL
 from hvproto.hypervisor.mirror import ADDRESS, MIRRORED, Mirror
 from hvproto.hypervisor.monitor import Monitor, TableStore
+from hvproto.hypervisor.outline import Outline
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.relocation import (
@@ -81,6 +82,7 @@ class AddressSpace:
         self._paging_changed = self._descriptors_changed = False
         self._preferred: GVA | None = None
         self.mirror: Mirror
+        self._outline = Outline(bus)
 
     def start(self) -> None:
         """The guest's kernel is in memory: find a place for the region, and mirror what there is."""
@@ -179,6 +181,12 @@ class AddressSpace:
         if kernel != self.in_kernel_view:
             self.in_kernel_view = kernel
             self.load_view()
+        if not self._outline.begun:
+            self._show_outline(0)
+
+    def _show_outline(self, changes: int) -> None:
+        region = self.region
+        self._outline.show(self._processor.now, self.mirror.space, region.base, region.pages, changes)
 
     def load_view(self) -> None:
         """Bring CR3 and GDTR to the present view."""
@@ -220,6 +228,7 @@ class AddressSpace:
                 self._map_region()
             else:
                 self._relocate(conflict, "a page table that the guest loaded")
+            self._show_outline(1)
         self.load_view()
         self._processor.engine.flush_tlb()
 
@@ -256,6 +265,7 @@ class AddressSpace:
         self._bus.emit(events.Relocated(processor.now, old, new, region.pages))
 
     def _relocate(self, conflict: GVA, cause: str) -> None:
+        self._show_outline(1)
         self._bus.emit(events.Conflict(self._processor.now, conflict, self.region.base, cause))
         old = self.region.base
         try:
@@ -330,6 +340,7 @@ class AddressSpace:
         if at_once:
             self._follow_code_stores(at_once)
         if tables_changed:
+            self._show_outline(len(at_once))
             self._processor.engine.flush_tlb()
         if self._descriptors_changed and not self._paging_changed:
             self._descriptors_changed = False
@@ -352,6 +363,7 @@ class AddressSpace:
         for store in stores:
             bus.emit(events.PageTableWrite(now, store.gpa, store.size, store.value or 0))
             bus.emit(events.NoConflict(now, store.gpa))
+        self._show_outline(len(stores))
 
     def _follow_table_store(self, store: TableStore) -> None:
         now, region = self._processor.now, self.region

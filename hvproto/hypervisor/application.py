@@ -181,6 +181,8 @@ class ApplicationGuest(Guest):
         if self._frozen_at is not None:
             self.thaw()
         was_inside, self._inside = self._inside, False
+        if was_inside:
+            self.bus.emit(events.GuestLeft(self.machine.processor.now, self.number))
         signal = block.take_signal()
         if signal is None and was_inside:
             self._check_made(block)
@@ -189,6 +191,7 @@ class ApplicationGuest(Guest):
         leave = self.run(limit)
         if leave is Leave.INSIDE:
             self._inside = True
+            self.bus.emit(events.GuestEntered(self.machine.processor.now, self.number))
         else:
             self.freeze()
         return leave

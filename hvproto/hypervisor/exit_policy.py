@@ -176,7 +176,7 @@ class ExitPolicy:
         guest.bus.emit(
             events.ExceptionTaken(
                 guest.machine.processor.now, seen.vector, seen.error_code, route, seen.eip, seen.address, detail,
-                guest.number,
+                guest.number, guest.exits.told_cycles(),
             )
         )  # fmt: skip
 

@@ -49,6 +49,8 @@ class Exits:
         self._cpu = guest.cpu
         self.breakpoints = DataBreakpoints()
         """The guest's, for instructions that are emulated; for all others the real processor has them."""
+        self.cycles = 0
+        """What the region's stub has taken for the exit that came in last, until an event has told it."""
         self.hand_over: Callable[[int, int | None, int | None, int], bool] | None = None
         """Asked before an event of the guest's own is reflected (vector, error code, address, length of INT n or 0):
         True if somebody else has taken it."""
@@ -92,11 +94,13 @@ class Exits:
 
     def interrupt(self, vector: int) -> None:
         """Deliver a virtual external interrupt."""
+        self.cycles = 0
         self._tell(vector, None, "reflect", "interrupt")
         take_interrupt(self._cpu, vector)
 
     def nmi(self) -> None:
         """Deliver a virtual NMI; others wait for the guest's next IRET."""
+        self.cycles = 0
         self._tell(NMI, None, "reflect", "NMI")
         self._cpu.block_nmi()
         take_interrupt(self._cpu, NMI)
@@ -119,9 +123,22 @@ class Exits:
             return
         guest.bus.emit(
             events.ExceptionTaken(
-                guest.machine.processor.now, vector, error_code, route, self._cpu.eip, cr2, detail, guest.number
+                guest.machine.processor.now,
+                vector,
+                error_code,
+                route,
+                self._cpu.eip,
+                cr2,
+                detail,
+                guest.number,
+                self.told_cycles(),
             )
         )
+
+    def told_cycles(self) -> int:
+        """The cycles of this exit for its first event; the second one of the same exit has none."""
+        cycles, self.cycles = self.cycles, 0
+        return cycles
 
     # -- page faults -------------------------------------------------------------------------
 
@@ -194,7 +211,7 @@ class Exits:
                 guest.bus.emit(
                     events.ExceptionTaken(
                         guest.machine.processor.now, GENERAL_PROTECTION, error_code, "handle", eip, None,
-                        instruction.mnemonic, guest.number,
+                        instruction.mnemonic, guest.number, self.told_cycles(),
                     )
                 )  # fmt: skip
             # A load of SS holds the trap off for one more instruction, STI doesn't.

@@ -60,6 +60,11 @@ class FreeSpace:
         """Spans (by number) of single tables whose entries have changed."""
         self._dirty_ranges: list[tuple[int, int]] = [(0, self._pages)]
 
+    @property
+    def pages(self) -> int:
+        """Of the linear space, mapped or not."""
+        return self._pages
+
     def touch(self, first: int, end: int) -> None:
         """The guest may have changed its mapping of the pages [first, end)."""
         if end - first <= self._span:
@@ -111,6 +116,24 @@ class FreeSpace:
         self._refresh()
         largest = max(int(self._gaps.max()), int(self._pieces[_LARGEST].max()))
         return next(self.holes(largest)) if largest else (GVA(0), 0)
+
+    def taken(self) -> Numbers:
+        """What isn't free, as rows (first, end) in order: each a run of pages that are mapped or never used.
+
+        Where more page tables are in use than are kept at hand, all from a table's first mapped page to its last counts
+        as taken.
+        """
+        self._refresh()
+        exact = self._pieces.shape[1] <= _MAPS_KEPT
+        rows: list[tuple[int, int]] = []
+        for start, end, before, after, _ in self._pieces.T.tolist():
+            mapped = self._mapped(start, end) if exact else None
+            if mapped is None:
+                rows.append((start + before, end - after))
+            else:
+                found = runs(np.frombuffer(mapped, np.bool_))
+                rows += [(start + first, start + stop) for first, stop in found]
+        return np.array(rows, np.int64).reshape(-1, 2)
 
     # -- what is mapped ----------------------------------------------------------------------
 

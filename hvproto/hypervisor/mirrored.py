@@ -345,12 +345,14 @@ class MirroredGuest(Guest):
                 self._stopped = True
                 frame = self.space.region.read_frame()
                 self.cpu.load(frame)
+                self.exits.cycles = self.space.region.cycles_to_halt(frame.vector)
                 self.space.follow_stores()
                 if self.exit_policy.asks(frame.vector, frame.error_code):
                     self.exits.handle(frame.vector, frame.error_code)
             case Stop.TRAP:
                 self._stopped = True
                 self.cpu.capture()
+                self.exits.cycles = 0
                 self.space.follow_stores()
                 if not processor.engine.traps_port_io and self.exits.faults_by_itself():
                     processor.raise_exception(GENERAL_PROTECTION, 0)

@@ -18,7 +18,7 @@ from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.quick_transfers import QuickTransfers
-from hvproto.hypervisor.region_form import stub_time
+from hvproto.hypervisor.region_form import Form
 from hvproto.hypervisor.view import ADDRESS, MIRRORED
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.engine import EFLAGS_ID
@@ -47,6 +47,8 @@ _FETCH_OR_RESERVED = 0x18
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _WHOLE = 0xFFFF_FFFF
 _SHOWN = P | MIRRORED
+_TO_HALT = Form.cycles_to_halt(PAGE_FAULT)
+"""Of the stubs of #PF and #GP, which are alike."""
 
 
 class QuickExits:
@@ -128,7 +130,7 @@ class QuickExits:
                 return False
             look.eip.value = eip
             cpu.eflags &= ~EFLAGS_RF
-        look.now.value += stub_time(vector)
+        look.now.value += Form.cycles_to_halt(vector)
         cpu.set_shadow(False)
         self.count += 1
         return True
@@ -147,14 +149,14 @@ class QuickExits:
                 return None
             if not self._space.mirror.touch(linear, write=bool(error & _WRITE), user=self._level == 3):
                 return None
-            self._tell(PAGE_FAULT, error, eip, "hidden from the mirror", linear)
+            self._tell(PAGE_FAULT, error, eip, "hidden from the mirror", linear, _TO_HALT)
             return eip
         if vector == PROTECTION and error == 0:
             cpu = self._cpu
             if self._opcode(eip) != _CLI or self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
                 return None
             cpu.eflags &= ~EFLAGS_IF
-            self._tell(PROTECTION, 0, eip, "cli", None)
+            self._tell(PROTECTION, 0, eip, "cli", None, _TO_HALT)
             return eip + 1
         return None
 
@@ -252,8 +254,8 @@ class QuickExits:
             return None
         return at
 
-    def _tell(self, vector: int, error: int, eip: int, detail: str, cr2: int | None) -> None:
+    def _tell(self, vector: int, error: int, eip: int, detail: str, cr2: int | None, cycles: int = 0) -> None:
         bus = self._guest.bus
         if bus.wants(events.ExceptionTaken):
-            number = self._guest.number
-            bus.emit(events.ExceptionTaken(self._processor.now, vector, error, "handle", eip, cr2, detail, number))
+            number, now = self._guest.number, self._processor.now
+            bus.emit(events.ExceptionTaken(now, vector, error, "handle", eip, cr2, detail, number, cycles))

@@ -108,6 +108,10 @@ class Region:
     def stack_top(self) -> GVA:
         return GVA(self.base + self.layout.stack_top)
 
+    def cycles_to_halt(self, vector: int) -> int:
+        """What the stub takes of virtual time before it halts."""
+        return self._form.cycles_to_halt(vector)
+
     def stub(self, vector: int) -> GVA:
         """Where the gate of a vector points."""
         return GVA(self.base + self.layout.stubs + vector * STUB_SIZE)

@@ -25,15 +25,6 @@ from hvproto.processor.segments import (
 STUB_SIZE = 16
 
 
-def stub_time(vector: int) -> int:
-    """Virtual time that a stub takes up to its HLT, in cycles: its bytes.
-
-    >>> stub_time(0x80), stub_time(14)
-    (8, 6)
-    """
-    return 6 if vector in VECTORS_WITH_ERROR_CODE else 8
-
-
 class Form(ABC):
     """How gates, stubs, the TSS and the frame of an exit look."""
 
@@ -47,6 +38,11 @@ class Form(ABC):
     @abstractmethod
     def stub(self, vector: int) -> bytes:
         """Code: push what makes all frames alike, push the vector, halt, and return."""
+
+    @staticmethod
+    def cycles_to_halt(vector: int) -> int:
+        """What a stub takes of virtual time until it halts: the bytes of its pushes and of HLT."""
+        return 6 if vector in VECTORS_WITH_ERROR_CODE else 8
 
     @abstractmethod
     def gate(self, selector: int, offset: int, dpl: int) -> bytes:
