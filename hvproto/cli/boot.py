@@ -10,7 +10,7 @@ from hvproto.cli.console import standard_input
 from hvproto.cli.devices import device_report
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
-from hvproto.cli.outputs import to_stdout
+from hvproto.cli.progress import progress_of
 from hvproto.errors import BadInput
 from hvproto.machine.disk_image import read_disk
 from hvproto.machine.machine import Machine
@@ -98,7 +98,12 @@ def boot(
         build = machine_subject(image, ram_size=ram_size, disks=others, options=options, limit=limit)
         serve_gdb(build, gdb, guest_to_stdout)
     first, second = [*disks, None, None][:2]
-    machine = Machine(ram_size, first, second_disk=second, on_serial=to_stdout, on_debug=to_stdout)
+
+    def printed(byte: int) -> None:
+        progress.write(bytes((byte,)))
+
+    machine = Machine(ram_size, first, second_disk=second, on_serial=printed, on_debug=printed)
+    progress = progress_of(machine.processor)
     if image is None or image.kind == "disk":
         machine.boot_disk(image)
     else:
@@ -106,7 +111,8 @@ def boot(
     with (
         device_report(machine, wanted=devices),
         interruptible(machine.processor.engine),
-        standard_input(machine, keyboard=keyboard),
+        standard_input(machine, keyboard=keyboard) as progress.converses,
+        progress.running(),
     ):
         status = machine.run(limit)
     raise typer.Exit(status)

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from hvproto.cli.claim_words import CLAIM_WORDS
 from hvproto.cli.page import make_console
+from hvproto.cli.progress import waiting
 from hvproto.errors import BadInput, HvprotoError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -146,14 +147,14 @@ def _run_tests() -> dict[str, Any]:
         ]  # fmt: skip
         if importlib.util.find_spec("xdist") is not None:
             command += ["-n", "auto"]
-        print("running the claim tests ...", file=sys.stderr, flush=True)
         # The tests and the plugin must find the package that is running now, wherever we are.
         search = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search), "PYTEST_ADDOPTS": ""}
-        done = subprocess.run(
-            command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            errors="backslashreplace",
-        )  # fmt: skip
+        with waiting("running the claim tests"):
+            done = subprocess.run(
+                command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                check=False, errors="backslashreplace",
+            )  # fmt: skip
         # 2 is what pytest ends with when modules couldn't be imported: the note says which.
         if not report.is_file() or done.returncode not in (0, 1, 2, _NO_TEST_COLLECTED):
             last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])

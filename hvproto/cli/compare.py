@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hvproto.cli.progress import waiting
 from hvproto.hypervisor.compare import EVENTS, Leg, Way, compare
 
 COLUMNS = ("event", "plan", "executed", "ring changes", "CR3 loads", "decided", "coupled")
@@ -22,7 +23,8 @@ NOTE = (
 
 def print_comparison(*, as_json: bool) -> None:
     """Measure, and print: a table, or one JSON object for each plan and event."""
-    ways = compare()
+    with waiting("counting instructions under three plans"):
+        ways = compare()
     if as_json:
         for way in ways:
             print(

@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -49,6 +49,10 @@ class Terminal(StandardInput):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
         self._before: list[Any] | None = None
+
+    @property
+    def taken(self) -> bool:
+        return self._before is not None
 
     def read(self, timeout: float) -> bytes | None:
         if not self._is_ours():  # we run in the background: asking for a key would stop us
@@ -89,18 +93,21 @@ class Terminal(StandardInput):
 
 
 @contextmanager
-def standard_input(machine: Machine, *, keyboard: bool = False) -> Iterator[None]:
-    """Give our standard input, if there is one, to the machine's serial port, or to its keyboard."""
+def standard_input(machine: Machine, *, keyboard: bool = False) -> Iterator[Callable[[], bool]]:
+    """Give our standard input, if there is one, to the machine's serial port, or to its keyboard.
+
+    Gives a function that says whether a terminal has been taken over for that by now.
+    """
     source = _source()
     if source is None:
-        yield
+        yield lambda: False
         return
     machine.connect(source, KeyboardSink(machine.platform.keyboard) if keyboard else SerialSink(machine.board.uart))
     if not isinstance(source, Terminal):
-        yield
+        yield lambda: False
         return
     with _restoring(source):
-        yield
+        yield lambda: source.taken
 
 
 @contextmanager

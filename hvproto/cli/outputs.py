@@ -1,4 +1,4 @@
-"""Where output goes: a kernel's bytes to stdout, events to a file."""
+"""Where output goes: a kernel's bytes to stdout, other things to files that the user names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import TextIO
 
 from hvproto.errors import BadInput
-from hvproto.events import Event, Subscriber
-
-
-def to_stdout(byte: int) -> None:
-    """Write one byte of a kernel's output at once, as it is."""
-    bytes_to_stdout(bytes((byte,)))
 
 
 def bytes_to_stdout(data: bytes) -> None:
@@ -24,53 +19,66 @@ def bytes_to_stdout(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-class EventsError(BadInput):
-    """The events file can't be written, or no longer."""
+class OutputError(BadInput):
+    """A file can't be written, or no longer."""
 
 
-@contextmanager
-def events_file(name: str, inputs: list[Path]) -> Iterator[Subscriber]:
-    """A subscriber that writes each event as a line of JSON; the file is opened, and emptied, at once.
+class Output:
+    """A file that the user has named. ``what`` are its contents, in the plural; ``option`` is how it was given.
 
-    ``inputs`` are files that must not be overwritten. Raises EventsError.
+    Raises OutputError for one that can't be opened, also from `write`.
     """
-    path = Path(name)
-    if any(_is_same(path, other) for other in inputs):
-        raise EventsError(f"{name}: the events would overwrite an input of this run; give --events another file")
-    try:
-        file = path.open("w", encoding="utf-8", newline="\n")
-    except (OSError, ValueError) as error:
-        raise _error(name, error) from None
 
-    def write(event: Event) -> None:
-        _write(file, name, event.to_json() + "\n")
+    def __init__(self, name: str, option: str, what: str) -> None:
+        self.name = name
+        self.option = option
+        self._what = what
+        self._file: TextIO | None = None
 
-    try:
-        yield write
-        _write(file, name, "", flush=True)
-    finally:
-        _close(file)
+    def check(self, inputs: list[Path]) -> None:
+        """Raises OutputError if this is one of the files that must not be overwritten."""
+        if any(_is_same(Path(self.name), other) for other in inputs):
+            raise OutputError(
+                f"{self.name}: {self._what} would overwrite an input of this run; give {self.option} another file"
+            )
+
+    @contextmanager
+    def opened(self) -> Iterator[TextIO]:
+        """The file, empty. What can't be written at its end is an error, unless another one is on its way."""
+        with self.reported():
+            self._file = Path(self.name).open("w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed below
+        try:
+            yield self._file
+            with self.reported():
+                self._file.flush()
+        finally:
+            try:
+                self._file.close()
+            except OSError:
+                pass  # the flush before has said so, or another error is on its way
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Inside, whatever the system says of the file becomes an OutputError."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OutputError(f"{self.name}: {self._what} can't be written: {reason}") from None
+
+    def write(self, text: str) -> None:
+        assert self._file is not None
+        with self.reported():
+            self._file.write(text)
 
 
-def _write(file: TextIO, name: str, text: str, *, flush: bool = False) -> None:
-    try:
-        file.write(text)
-        if flush:
-            file.flush()
-    except OSError as error:
-        raise _error(name, error) from None
-
-
-def _close(file: TextIO) -> None:
-    try:
-        file.close()
-    except OSError:
-        pass  # the flush before has said so, or another error is on its way
-
-
-def _error(name: str, error: OSError | ValueError) -> EventsError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return EventsError(f"{name}: the events can't be written: {reason}")
+def check_outputs(outputs: list[Output], inputs: list[Path]) -> None:
+    """Raises OutputError if a file would overwrite an input, or another output."""
+    for output in outputs:
+        output.check(inputs)
+    for one, other in combinations(outputs, 2):
+        if Path(one.name).resolve() == Path(other.name).resolve() and not Path(one.name).is_char_device():
+            raise OutputError(f"{one.name}: {one.option} and {other.option} need a file each")
 
 
 def _is_same(one: Path, other: Path) -> bool:

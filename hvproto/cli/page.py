@@ -24,11 +24,11 @@ _MARGIN = _WHO + _STEP + 2
 _NARROWEST = 20
 
 
-def make_console() -> Console:
-    """A console on stdout; plain text where stdout is no terminal or NO_COLOR is set."""
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on stdout, or on stderr; plain text where that is no terminal or NO_COLOR is set."""
     if os.environ.get("NO_COLOR"):
-        return Console(highlight=False, markup=False, emoji=False, color_system=None)
-    return Console(highlight=False, markup=False, emoji=False)
+        return Console(highlight=False, markup=False, emoji=False, stderr=stderr, color_system=None)
+    return Console(highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def readable(text: bytes) -> str:

@@ -11,9 +11,11 @@ import typer
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
 from hvproto.cli.compare import print_comparison
 from hvproto.cli.console import standard_input
+from hvproto.cli.failures import INTERRUPTED
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
 from hvproto.cli.interrupts import interruptible
-from hvproto.cli.outputs import bytes_to_stdout, events_file
+from hvproto.cli.progress import progress_of
+from hvproto.cli.recordings import recordings
 from hvproto.cli.several import GuestLines, names_of, say_failures
 from hvproto.cli.story import Story
 from hvproto.cli.summary import facts_of_the_guests, facts_of_the_host, print_summary
@@ -24,6 +26,7 @@ from hvproto.hypervisor.plan import Plan
 from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
 from hvproto.machine.ram import parse_size
+from hvproto.report.heading import Heading
 
 DEFAULT_GUEST_RAM = "16M"
 
@@ -46,6 +49,14 @@ def run(
     ] = "mirrored",
     events: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write each event to this file as a line of JSON.")
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the run as a page of pictures for a browser, in one file (HTML)."),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the run as a trace for ui.perfetto.dev (Chrome's JSON)."),
     ] = None,
     limit: Annotated[
         int | None,
@@ -87,6 +98,7 @@ def run(
       hvproto run --guest hello --verbose
       hvproto run --guest guest --guest guest64 --guest-ram 64M --quiet
       hvproto run --guest kernel.elf --events events.jsonl --limit 100000000
+      hvproto run --report report.html --trace trace.json
       hvproto run --compare
       hvproto run --gdb 1234
     """
@@ -100,6 +112,8 @@ def run(
     names = guest or [DEFAULT_GUEST]
     if gdb is not None and len(names) > 1:
         raise BadInput("--gdb is for one guest")
+    if gdb is not None and (report or trace):
+        raise BadInput("--gdb goes back and forth in time: it makes neither --report nor --trace")
     wanted = Plan.parse(plan)
     wanted.check_runnable()
     needs = accommodate(len(names), parse_size(guest_ram))
@@ -121,6 +135,8 @@ def run(
             options=needs.options,
         )  # fmt: skip
         serve_gdb(build, gdb, guest_to_stdout)
+    inputs = [Path(image.path) for image in (host_image, *guest_images)] + ([Path(disk)] if disk else [])
+    heading = Heading(wanted.name, Path(host_image.path).stem, names_of(guest_images))
     story = None if quiet else Story(wanted, host_image, guest_images, verbose=verbose)
     bus = EventBus()
     session = Session(
@@ -129,21 +145,25 @@ def run(
     )  # fmt: skip
     hypervisor = session.hypervisor
     failed: dict[int, HvprotoError] = {}
+    progress = progress_of(session.machine.processor, bus, None if story is None else story.console)
     with ExitStack() as files:
         if story is not None:
             tell = story.guest_output
             story.present = lambda: hypervisor.present
             hypervisor.on_print = lambda guest, data: tell(guest.number, data)
         elif len(guest_images) > 1:
-            lines = GuestLines(names_of(guest_images), bytes_to_stdout)
+            lines = GuestLines(names_of(guest_images), progress.write)
             files.callback(lines.finish)
             hypervisor.on_print = lambda guest, data: lines.take(guest.number, data)
         else:
-            hypervisor.on_print = lambda _guest, data: bytes_to_stdout(data)
-        if events is not None:
-            inputs = [Path(image.path) for image in (host_image, *guest_images)] + ([Path(disk)] if disk else [])
-            bus.subscribe(files.enter_context(events_file(events, inputs)))
-        with interruptible(session.machine.processor.engine), standard_input(session.machine):
+            hypervisor.on_print = lambda _guest, data: progress.write(data)
+        for subscriber in files.enter_context(recordings(heading, inputs, events=events, report=report, trace=trace)):
+            bus.subscribe(subscriber)
+        with (
+            interruptible(session.machine.processor.engine),
+            standard_input(session.machine) as progress.converses,
+            progress.running(),
+        ):
             try:
                 status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
             except HvprotoError as error:
@@ -178,6 +198,10 @@ def _tell(story: Story, session: Session, host: Image, limit: int | None) -> int
     except HvprotoError as error:
         story.end()
         summarize(error.exit_status)
+        raise
+    except KeyboardInterrupt:
+        story.end()
+        summarize(INTERRUPTED)
         raise
     story.end()
     summarize(status)

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hvproto.events import Event
+from hvproto.events import Event, field_names
 
 LARGEST_NUMBER = 2**53 - 1
 """That JavaScript holds exactly."""
-
-
-@cache
-def field_names(kind: type[Event]) -> tuple[str, ...]:
-    """What an event has besides its time."""
-    return tuple(field.name for field in fields(kind) if field.name != "at")
 
 
 class Column:
@@ -58,7 +50,7 @@ class Table:
     def __init__(self, kind: type[Event]) -> None:
         self.name = kind.__name__
         self.step = kind.step
-        self.columns = [Column(name) for name in field_names(kind)]
+        self.columns = [Column(name) for name in field_names(kind)[1:]]
         self.rows = 0
 
     def put(self, event: Event) -> None:

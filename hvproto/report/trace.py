@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hvproto import events
-from hvproto.events import Event
+from hvproto.events import Event, field_names
 from hvproto.machine.clock import CYCLES_PER_SECOND
-from hvproto.report.columns import as_json, field_names
+from hvproto.report.columns import as_json
 from hvproto.report.heading import Heading
 from hvproto.report.lanes import FIRST_GUEST, HOST, Lanes
 
@@ -61,7 +61,7 @@ class Trace:
         values: dict[str, Any] = {"cycle": event.at}
         if event.step is not None:
             values["step"] = event.step
-        for name in field_names(type(event)):
+        for name in field_names(type(event))[1:]:
             value = getattr(event, name)
             values[name] = value if type(value) is str else as_json(value)
         if isinstance(event, events.HostFunction):
