@@ -18,7 +18,6 @@ from hvproto.cli.run import run
 app = typer.Typer(
     name="hvproto",
     no_args_is_help=True,
-    add_completion=False,
     # Plain help and plain messages: the same on a terminal, in a pipe and in a log.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -42,6 +41,26 @@ def hvproto(
 
     The host operating system is decoupled from its own processor, setting by setting, a guest kernel gets it, and
     the host is recoupled. Begin with "hvproto run".
+
+    \b
+    Exit status, of every command:
+      0    all went well; boot and run: what the kernel itself ends with,
+           2*value+1 for value at the debug exit port
+      1    a kernel came to grief, a claim or a bar doesn't hold
+      2    the input can't be used
+      3    the engine can't be used as asked
+      130  ended by Ctrl-C: what was done so far is kept
+      141  whoever read our output has gone
+
+    NO_COLOR=1 leaves colours out. Progress is shown on a terminal only. "hvproto --install-completion" has the shell
+    complete commands, options and the names of bundled kernels.
+
+    \b
+    Examples:
+      hvproto run
+      hvproto run --report report.html
+      hvproto boot guest
+      hvproto COMMAND --help
     """
 
 

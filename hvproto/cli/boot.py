@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hvproto.cli.completion import guests
 from hvproto.cli.console import standard_input
 from hvproto.cli.devices import device_report
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
@@ -27,6 +28,7 @@ def boot(
             metavar="FILE",
             help="A kernel: assembly, ELF, multiboot or flat; a bootable disk image; or a bundled kernel's name.",
             show_default="the disk boots",
+            autocompletion=guests,
         ),
     ] = None,
     disk: Annotated[

@@ -7,16 +7,19 @@ from typing import Annotated
 import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
+from hvproto.cli.completion import guests, hosts, plans
 
 
 def debug(
     host: Annotated[
-        str, typer.Option(metavar="FILE", help="The host's kernel, a file or a bundled one's name.")
+        str,
+        typer.Option(metavar="FILE", help="The host's kernel, a file or a bundled one's name.", autocompletion=hosts),
     ] = DEFAULT_HOST,
     guest: Annotated[
-        str, typer.Option(metavar="FILE", help="The guest's kernel, a file or a bundled one's name.")
+        str,
+        typer.Option(metavar="FILE", help="The guest's kernel, a file or a bundled one's name.", autocompletion=guests),
     ] = DEFAULT_GUEST,
-    plan: Annotated[str, typer.Option(metavar="PLAN", help="mirrored or direct.")] = "mirrored",
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="mirrored or direct.", autocompletion=plans)] = "mirrored",
     boot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Instead: a kernel or disk alone on the bare machine.")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
 from hvproto.cli.compare import print_comparison
+from hvproto.cli.completion import guests, hosts, plans
 from hvproto.cli.console import standard_input
 from hvproto.cli.failures import INTERRUPTED
 from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
@@ -33,7 +34,8 @@ DEFAULT_GUEST_RAM = "16M"
 
 def run(
     host: Annotated[
-        str, typer.Option(metavar="FILE", help="The host's kernel, a file or a bundled one's name.")
+        str,
+        typer.Option(metavar="FILE", help="The host's kernel, a file or a bundled one's name.", autocompletion=hosts),
     ] = DEFAULT_HOST,
     guest: Annotated[
         list[str] | None,
@@ -41,11 +43,16 @@ def run(
             metavar="FILE",
             help="A guest's kernel or disk, a file or a bundled one's name; repeatable, for several guests.",
             show_default=DEFAULT_GUEST,
+            autocompletion=guests,
         ),
     ] = None,
     plan: Annotated[
         str,
-        typer.Option(metavar="PLAN", help="Who provides the processor's settings: mirrored, direct or application."),
+        typer.Option(
+            metavar="PLAN",
+            help="Who provides the processor's settings: mirrored, direct or application.",
+            autocompletion=plans,
+        ),
     ] = "mirrored",
     events: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write each event to this file as a line of JSON.")
