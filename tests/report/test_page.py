@@ -63,6 +63,21 @@ def painted(page: Any, canvas: str, y: int) -> int:
     return count
 
 
+def region_colours(page: Any, x: float) -> int:
+    """How many pixels of a column of the address space have the region's colour."""
+    count: int = page.evaluate(
+        """(x) => { const canvas = document.getElementById("space"), scale = canvas.width / canvas.clientWidth;
+        const wanted = getComputedStyle(document.documentElement).getPropertyValue("--region").trim();
+        const parts = [1, 3, 5].map((at) => parseInt(wanted.slice(at, at + 2), 16));
+        const column = canvas.getContext("2d").getImageData(Math.round(x * scale), 0, 1, canvas.height).data;
+        let found = 0;
+        for (let i = 0; i < column.length; i += 4) found += parts.every((part, at) => Math.abs(column[i + at] - part) < 8);
+        return found; }""",
+        x,
+    )
+    return count
+
+
 def test_it_needs_nothing_else(recorded: tuple[Path, list[dict[str, Any]]]) -> None:
     text = recorded[0].read_text()
     assert not re.search(r"https?://|(?:src|href)=\"(?!data:)|@import|import\(", text)
@@ -217,6 +232,7 @@ def test_the_address_space_shows_where_the_region_is(page: Any, events: list[dic
     box = page.locator("#space").bounding_box()
     seen = set()
     for share in (0.3, 0.7, 0.75, 0.99):
+        assert region_colours(page, share * box["width"]) >= 3
         page.hover("#space", position={"x": share * box["width"], "y": 120})
         found = re.search(r"the region: (0x\w+), (\d+) pages", page.inner_text("#tip"))
         assert found is not None

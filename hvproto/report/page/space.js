@@ -144,17 +144,17 @@ class SpaceView {
     }
   }
 
-  /** Calls `draw(entry, x, until)` for those in view, for one a pixel at most. */
+  /** Calls `draw(entry, x, until)` for those in view. Of several within a pixel the last: it is what holds from there. */
   _inView(list, width, draw) {
     const { axis } = this, entries = this.space[list];
     const first = axis.eventFrom(axis.from), end = axis.eventFrom(axis.to);
+    const xOf = (at) => (at < entries.length ? axis.x(axis.position(entries[at].event), width) : width);
     let at = Math.max(lowerBound(entries.events, first) - 1, 0);
     while (at < entries.length && entries[at].event < end) {
-      const x = axis.x(axis.position(entries[at].event), width);
-      const following = entries[at + 1] ? axis.x(axis.position(entries[at + 1].event), width) : width;
-      draw(entries[at], Math.max(x, 0), Math.min(Math.max(following, x + 1), width));
-      at = following >= x + 1 ? at + 1
-        : Math.max(lowerBound(entries.events, axis.eventFrom(axis.positionAt(x + 1, width))), at + 1);
+      const x = xOf(at);
+      const beyond = lowerBound(entries.events, axis.eventFrom(axis.positionAt(Math.floor(x) + 1, width)), at + 1);
+      draw(entries[beyond - 1], Math.max(x, 0), Math.min(Math.max(xOf(beyond), x + 1), width));
+      at = beyond;
     }
   }
 
