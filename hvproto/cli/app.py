@@ -9,6 +9,7 @@ import typer
 from hvproto import __version__
 from hvproto.cli.bench import bench
 from hvproto.cli.boot import boot
+from hvproto.cli.campaign import campaign
 from hvproto.cli.claims import claims
 from hvproto.cli.debug import debug
 from hvproto.cli.failures import reported
@@ -70,3 +71,4 @@ app.command()(reported(debug))
 app.command()(reported(guests))
 app.command()(reported(claims))
 app.command()(reported(bench))
+app.command()(reported(campaign))

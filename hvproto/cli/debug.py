@@ -41,6 +41,18 @@ def debug(
     gdb: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; its monitor command knows all commands.")
     ] = None,
+    relocate: Annotated[
+        str,
+        typer.Option(metavar="SCHEDULE", help='Move the region: "every N", "random N" or "at EXIT=ADDRESS,...".'),
+    ] = "never",
+    seed: Annotated[int, typer.Option(metavar="N", help="Of a random schedule.")] = 1,
+    handler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:NAME", help="Ask this function about each exit of the guest; repeatable."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="FILE.py:NAME", help="This class says where the region goes.")
+    ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="End after the scripts; the first error ends it.")] = False,
 ) -> None:
     """Step through a run: host, hypervisor and guest, forwards and backwards, setting by setting inside a switch.
@@ -54,10 +66,12 @@ def debug(
       hvproto debug --plan direct -x commands.txt --batch
       hvproto debug --boot kernel.elf
       echo "step setting 12" | hvproto debug
+      hvproto debug --guest kernel.asm --relocate "every 3" --handler ideas.py:firewall
     """
-    from hvproto.cli.stepping import make_build, step_through
+    from hvproto.cli.stepping import make_build, make_influence, step_through
     from hvproto.debugger.repl.console import script_lines
 
     scripts = [line for path in script or [] for line in script_lines(path)]
-    build = make_build(host, guest, plan, boot, limit, disk, ram, typed)
+    influence = make_influence(plan, boot, relocate, seed, handler or [], policy)
+    build = make_build(host, guest, plan, boot, limit, disk, ram, typed, influence)
     step_through(build, scripts, gdb, batch=batch)

@@ -8,15 +8,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hvproto.campaign.code import Code
 from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import boot_options, open_disk, open_kernel, parse_ram, require_ram
 from hvproto.debugger.repl.console import Console, typed_lines
 from hvproto.debugger.repl.present import told
 from hvproto.debugger.session import DebugSession
 from hvproto.debugger.subject import Build
-from hvproto.debugger.subjects import machine_subject, session_subject
+from hvproto.debugger.subjects import Influence, machine_subject, no_influence, session_subject
 from hvproto.errors import BadInput
+from hvproto.hypervisor.exit_view import Handler
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
+from hvproto.testing.relocate import Never, Relocator, parse_schedule
 
 
 def step_through(build: Build, scripts: list[str], gdb: str | None, *, batch: bool) -> None:
@@ -42,6 +46,7 @@ def make_build(
     disk: str | None,
     ram: str | None,
     typed: str | None,
+    influence: Influence,
 ) -> Build:
     """What these options say is to be run. Raises BadInput."""
     contents = _contents(typed)
@@ -60,8 +65,30 @@ def make_build(
     host_image, guest_image = open_kernel(host), open_kernel(guest)
     require_ram(host_image, size)
     return session_subject(
-        host_image, guest_image, wanted, ram_size=size, disk=open_disk(disk), limit=limit, typed=contents
-    )
+        host_image, guest_image, wanted, ram_size=size, disk=open_disk(disk), limit=limit, typed=contents,
+        influence=influence,
+    )  # fmt: skip
+
+
+def make_influence(
+    plan: str, boot: str | None, relocate: str, seed: int, handlers: list[str], policy: str | None
+) -> Influence:
+    """What has a say in the run besides its kernels. Raises BadInput for what there is nothing to influence by."""
+    codes, chosen = [Code.read(place) for place in handlers], None if policy is None else Code.read(policy)
+    moves = not isinstance(parse_schedule(relocate), Never)
+    if not (codes or chosen or moves):
+        return no_influence
+    wanted = Plan.parse(plan)
+    if boot is not None or wanted.guest_at_ring0 or wanted.guest_in_process:
+        raise BadInput(
+            "--relocate, --handler and --policy are for a guest that the hypervisor has a region in: mirrored"
+        )
+
+    def influence() -> tuple[RelocationPolicy, list[Handler]]:
+        first = [Relocator(parse_schedule(relocate, seed))] if moves else []
+        return chosen.make()() if chosen else DEFAULT_POLICY, [*first, *(code.make() for code in codes)]
+
+    return influence
 
 
 def _contents(name: str | None) -> bytes:

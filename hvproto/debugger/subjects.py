@@ -5,17 +5,29 @@ Typed input is bytes that are there from the beginning, so that every repetition
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hvproto.debugger.subject import Build, Subject
 from hvproto.errors import World
 from hvproto.events import EventBus, Shutdown
+from hvproto.hypervisor.exit_view import Handler
+from hvproto.hypervisor.guest import Guest
+from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
 from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.console_input import KeyboardSink, SerialSink
 from hvproto.machine.machine import DEFAULT_RAM, Machine
+
+Influence = Callable[[], tuple[RelocationPolicy, Sequence[Handler]]]
+"""Gives a policy, and handlers of a mirrored guest's exits."""
+
+
+def no_influence() -> tuple[RelocationPolicy, Sequence[Handler]]:
+    """The default policy, and no handlers."""
+    return DEFAULT_POLICY, ()
 
 
 class TypedInput:
@@ -45,21 +57,33 @@ def session_subject(
     typed: bytes = b"",
     engine: str | None = None,
     options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+    influence: Influence = no_influence,
 ) -> Build:
-    """A host, which is given ``options``, with a guest. The output is whose "guest" and "host" say."""
+    """A host, which is given ``options``, with a guest. The output is whose "guest" and "host" say.
+
+    ``influence`` is asked each time that the run is built: what it makes begins with the run.
+    """
 
     def build(output: Callable[[str, int], None]) -> Subject:
         bus = EventBus()
+        policy, handlers = influence()
         session = Session(
-            host, [guest], plan, ram_size=ram_size, disk=disk, bus=bus, engine=engine, options=options,
+            host, [guest], plan, ram_size=ram_size, disk=disk, bus=bus, engine=engine, options=options, policy=policy,
             on_guest_output=lambda byte: output("guest", byte), on_host_debug=lambda byte: output("host", byte),
         )  # fmt: skip
         machine = session.machine
+        session.hypervisor.on_guest = lambda guest: _add_handlers(guest, handlers)
         if typed:
             machine.connect(TypedInput(typed), SerialSink(machine.board.uart))
         return Subject(machine, bus, session, lambda: session.run(limit))
 
     return build
+
+
+def _add_handlers(guest: Guest, handlers: Sequence[Handler]) -> None:
+    if isinstance(guest, MirroredGuest):
+        for handler in handlers:
+            guest.on_exit(handler)
 
 
 def machine_subject(

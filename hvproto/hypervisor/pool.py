@@ -20,6 +20,8 @@ class Pool:
     def __init__(self, ram: memoryview, frames: list[HPA]) -> None:
         self._ram = ram
         self._free = sorted(frames, reverse=True)
+        self.frames = tuple(frames)
+        """All of them, in use or not."""
         self.size = len(frames)
         self.reclaim: Callable[[], bool] | None = None
         """Called when all frames are in use: give some back that can be missed; False if there are none."""

@@ -13,6 +13,7 @@ from hvproto.hypervisor.exit_view import Exit
 from hvproto.hypervisor.guest import Guest
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.plan import Plan
+from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
@@ -37,7 +38,7 @@ class Hv:
     """A host with one guest, from power-on to the end, in as many steps as the test likes.
 
     ``limit`` is in cycles of virtual time and for the whole run; ``relocate_every`` moves a mirrored guest's region
-    before every so-manieth exit.
+    before every so-manieth exit, ``policy`` says where it goes when the guest wants its place.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Hv:
         limit: int = LIMIT,
         relocate_every: int | None = None,
         disk: bytes | None = None,
+        policy: RelocationPolicy = DEFAULT_POLICY,
     ) -> None:
         self.limit = limit
         self.image = guest
@@ -57,7 +59,7 @@ class Hv:
         """Exit status, once the run has ended."""
         self.ended = False
         self._again: Callable[[], Hv] = lambda: Hv(
-            host, guest, plan, engine=engine, limit=limit, relocate_every=relocate_every, disk=disk
+            host, guest, plan, engine=engine, limit=limit, relocate_every=relocate_every, disk=disk, policy=policy
         )  # fmt: skip
         parsed = Plan.parse(plan)
         bus = EventBus()
@@ -70,6 +72,7 @@ class Hv:
             bus=bus,
             engine=engine,
             disk=disk,
+            policy=policy,
             on_guest_output=lambda byte: self._reports.take(byte),
         )
         machine = self.session.machine
