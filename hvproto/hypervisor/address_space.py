@@ -34,6 +34,7 @@ from hvproto.hypervisor.sensitive import CodeKind, Decoder
 from hvproto.hypervisor.tables import GuestTables
 from hvproto.hypervisor.view import View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
+from hvproto.hypervisor.write_watch import WriteWatches
 from hvproto.processor.paging import NX, P, PagingMode, W
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
@@ -69,6 +70,7 @@ class AddressSpace:
         self.pool = Pool(ram, frames)
         self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
         self.monitor = Monitor(processor, memory)
+        self.writes = WriteWatches(self.monitor, memory)
         self.monitor.one_by_one = lambda: bus.wants(events.PageTableWrite) or bus.wants(events.NoConflict)
         self.monitor.is_urgent = self._is_urgent
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
@@ -317,6 +319,7 @@ class AddressSpace:
         if self._marked_code:
             self._follow_code_stores(self._marked_code)
             self._marked_code = []
+        self.writes.tell(records)
         if not records:
             return
         tables_changed = False
@@ -398,6 +401,7 @@ class AddressSpace:
                     self._processor.engine.flush_code_wanted = True
 
     def _on_bits(self, gpa: GPA) -> None:
+        self.writes.mark(gpa)
         if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
             self._marked_code.append(TableStore(gpa, 1))
 

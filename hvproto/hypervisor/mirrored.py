@@ -6,6 +6,7 @@ region, which halts; `run` looks at the stopped processor, has `exits` handle or
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hvproto.addresses import HPA, PAGE_MASK
@@ -28,6 +29,7 @@ from hvproto.hypervisor.quick_exits import QuickExits
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
+from hvproto.hypervisor.write_watch import Listener, WriteWatch
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.engine import SystemCall, UnmappedAccess
@@ -146,6 +148,14 @@ class MirroredGuest(Guest):
         handlers = list(self.exit_policy.handlers)
         handlers.remove(handler)
         self.exit_policy.handlers = tuple(handlers)
+
+    def on_write(self, pages: Iterable[int], listener: Listener) -> WriteWatch:
+        """Call this with GPA and size of each store to the pages of these GPAs, at the end of its basic block.
+
+        What is given back says which pages: some can be dropped or added, also by the listener. Raises BadInput where
+        the guest has no memory; what the listener raises ends the run.
+        """
+        return self.space.writes.new(pages, listener)
 
     def answer_event(self, answer: Answer) -> None:
         """What is to become of the event that the guest has left for, once it goes on. Raises ValueError."""
@@ -321,6 +331,8 @@ class MirroredGuest(Guest):
                 deadline = max(deadline, processor.now + 1)
             else:
                 self.space.follow_stores()
+                if self.status is not None:
+                    return self.reason_to_leave()  # who has heard of a store has ended it
                 if self._can_interrupt() or self._nmi_waits or self._resets:
                     self.cpu.capture()
                     self._stopped = True
