@@ -6,7 +6,7 @@ region, which halts; `run` looks at the stopped processor, has `exits` handle or
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hvproto.addresses import HPA, PAGE_MASK
@@ -65,6 +65,9 @@ _GUEST_BITS_OF_CR4 = CR4_DE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE
 _ENVIRONMENT = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE
 
 
+EntryHandler = Callable[["MirroredGuest"], None]
+
+
 class MirroredGuest(Guest):
     """A deprivileged guest with its region, mirror and virtual processor."""
 
@@ -96,6 +99,7 @@ class MirroredGuest(Guest):
         self.quick = QuickExits(self)
         self._guard = LoadGuard(self.cpu, self.space, processor, machine.ram.view)
         self.exit_policy = ExitPolicy(self)
+        self._on_entry: tuple[EntryHandler, ...] = ()
         self._stopped = True
         self._debug_changed = False
         self.cpu.on_debug_change = self._on_debug_change
@@ -148,6 +152,20 @@ class MirroredGuest(Guest):
         handlers = list(self.exit_policy.handlers)
         handlers.remove(handler)
         self.exit_policy.handlers = tuple(handlers)
+
+    def on_entry(self, handler: EntryHandler) -> EntryHandler:
+        """Call this whenever the guest is about to go on with the state that is in ``cpu``, which may be changed.
+
+        That is behind every exit that Python has dealt with: all of them, while there is a handler of exits.
+        """
+        self._on_entry = (*self._on_entry, handler)
+        return handler
+
+    def off_entry(self, handler: EntryHandler) -> None:
+        """Call this no more. Raises ValueError if it isn't there."""
+        handlers = list(self._on_entry)
+        handlers.remove(handler)
+        self._on_entry = tuple(handlers)
 
     def on_write(self, pages: Iterable[int], listener: Listener) -> WriteWatch:
         """Call this with GPA and size of each store to the pages of these GPAs, at the end of its basic block.
@@ -389,6 +407,8 @@ class MirroredGuest(Guest):
 
     def _resume(self) -> bool:
         """The guest's state goes into the processor; True if only one instruction may be executed with it."""
+        for handler in self._on_entry:
+            handler(self)
         self.space.prepare()
         self._load_control_bits()
         if self._debug_changed:

@@ -32,6 +32,7 @@ from hvproto.processor.exceptions import (
     Raised,
 )
 from hvproto.processor.explain import explained, is_premature
+from hvproto.processor.fpu import FpuState, read_fpu, write_fpu
 from hvproto.processor.instruction import Instruction, first_instruction, instruction_at
 from hvproto.processor.lookout import Lookout, begins_watched
 from hvproto.processor.model import Model
@@ -439,6 +440,15 @@ class Processor(RegisterFile):
         self._trapped = True
         self.trapped_at = address
         return True
+
+    @property
+    def fpu(self) -> FpuState:
+        """The floating-point and SSE registers, which can be set, too."""
+        return read_fpu(self.engine.uc)
+
+    @fpu.setter
+    def fpu(self, state: FpuState) -> None:
+        write_fpu(self.engine.uc, state)
 
     def save_context(self) -> Any:
         """The whole processor state (not memory), to be put back by `restore_context`."""

@@ -1,22 +1,13 @@
-"""A machine whose host knows nothing of a guest, and a guest that Python lets in and out."""
+"""A guest that logs what arrives at its handlers, on a machine whose host knows nothing of it."""
 
 from __future__ import annotations
 
-from hvproto.addresses import PAGE_SIZE
-from hvproto.events import Event, EventBus
 from hvproto.hypervisor.guest import Leave
-from hvproto.hypervisor.hypervisor import Hypervisor
-from hvproto.hypervisor.mirrored import MirroredGuest
-from hvproto.hypervisor.plan import Plan
-from hvproto.hypervisor.stay import ForHost, Stay, spare_frames
-from hvproto.images.image import Image
-from hvproto.machine.machine import Machine
-from hvproto.machine.ram import MIB
+from hvproto.hypervisor.stay import Stay
+from hvproto.testing import lodging
+from hvproto.testing.lodging import DISK, HOST_MEMORY, MEMORY, POOL_PAGES
 
-MEMORY = 2 * MIB
-POOL_PAGES = 256
-HOST_MEMORY = 4 * MIB
-DISK = bytes(range(256)) * 128
+__all__ = ["DISK", "HOST_MEMORY", "MEMORY", "POOL_PAGES", "Lodging", "logging_kernel"]
 
 KERNEL = """
 .origin 0x100000
@@ -106,56 +97,13 @@ def logging_kernel(body: str) -> str:
     return KERNEL + body + TABLES
 
 
-class Lodging:
-    """A machine with an engine, a hypervisor, and by `add` a guest in memory that the host was not told of."""
-
-    def __init__(
-        self,
-        engine: str | None = None,
-        plan: str = "mirrored",
-        disk: bytes = DISK,
-        *,
-        host_memory: int = HOST_MEMORY,
-        guest_memory: int = MEMORY,
-    ) -> None:
-        self.host_memory = host_memory
-        self.machine = Machine(host_memory + guest_memory + 2 * POOL_PAGES * PAGE_SIZE, disk, engine=engine)
-        self.machine.told_memory = host_memory
-        self.events: list[Event] = []
-        bus = EventBus()
-        bus.subscribe(self.events.append)
-        self.printed = bytearray()
-        chosen = Plan.parse(plan)
-        chosen.check_runnable()
-        self.hypervisor = Hypervisor(self.machine, [], chosen, bus, self.printed.append)
-        self.guest: MirroredGuest
-        self.image: Image
-
-    def load_host(self, image: Image) -> None:
-        self.machine.load(image, told_memory=self.host_memory)
-
-    def add(self, image: Image) -> MirroredGuest:
-        frames = spare_frames(self.machine, MEMORY // PAGE_SIZE + POOL_PAGES)
-        # Its memory lies backwards: no address means the same in both worlds.
-        memory, pool = frames[POOL_PAGES:][::-1], frames[:POOL_PAGES]
-        guest = self.hypervisor.add_guest(image, memory, pool)
-        assert isinstance(guest, MirroredGuest)
-        self.guest, self.image = guest, image
-        return guest
-
-    def run(self, cycles: int = 400_000, for_host: ForHost = ForHost.PENDING) -> Stay:
-        return self.hypervisor.run_guest(self.guest, cycles, for_host=for_host)
+class Lodging(lodging.Lodging):
+    """One whose guest is a `logging_kernel`."""
 
     def run_to_end(self) -> Stay:
         stay = self.run()
         assert stay.leave in (Leave.HALTED, Leave.FAILED), stay
         return stay
-
-    def words(self, symbol: str, count: int = 1) -> list[int]:
-        """Doublewords of the guest's memory."""
-        data = self.guest.memory.read(self.image.symbols[symbol], 4 * count)
-        assert data is not None
-        return list(memoryview(data).cast("I"))
 
     @property
     def log(self) -> list[tuple[int, int, int]]:
