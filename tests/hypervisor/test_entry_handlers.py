@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hvproto.errors import TripleFault
 from hvproto.hypervisor.exit_view import Exit
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.images.assembly import assemble_text
@@ -42,18 +43,14 @@ def test_what_it_changes_is_what_the_guest_goes_on_with(engine: str) -> None:
 
 
 def test_a_trap_flag_set_there_is_a_real_one(engine: str) -> None:
-    """An instruction is an exit then, with the guest's own #DB, which it has no gate for: it ends."""
+    """The first instruction raises the guest's own #DB behind it, which it has no gate for: it ends by that."""
     run = Lodging(engine)
-    guest = run.add(assemble_text(logging_kernel("nop\nnop\njmp finish\n")))
-    seen: list[int] = []
+    guest = run.add(assemble_text(logging_kernel("jmp finish\n")))
 
-    @guest.on_exit
-    def leaves(one: Exit) -> None:
-        seen.append(one.vector)
-
-    def enters(entered: MirroredGuest) -> None:
+    @guest.on_entry
+    def steps(entered: MirroredGuest) -> None:
         entered.cpu.eflags |= EFLAGS_TF
 
-    guest.on_entry(enters)
-    stay = run.run_to_end()
-    assert 1 in seen and stay.error is not None
+    error = run.run_to_end().error
+    assert isinstance(error, TripleFault) and error.faults[0].vector == 1
+    assert error.where.eip == run.image.symbols["start"] + 1
