@@ -6,6 +6,7 @@ the cluster has threads: a task that waits behind one that kills its worker woul
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -30,9 +31,12 @@ class ClusterWorkers:
     def __init__(self, address: str) -> None:
         try:
             from distributed import Client
+            from distributed.comm import get_address_host_port
         except ImportError:
             raise BadInput("--scheduler needs Dask: pip install 'hvproto[cluster]'") from None
         try:
+            # A client that fails to connect goes on trying, and complains once more when Python ends: ask first.
+            socket.create_connection(get_address_host_port(address), TIMEOUT).close()
             self._client = Client(address, timeout=TIMEOUT, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise BadInput(f"--scheduler {address}: no scheduler answers there: {error}") from None

@@ -157,14 +157,48 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
     assert 1 <= len(table(results)) < SCENARIOS
 
 
-def test_a_cluster_leaves_the_same_table(whole: Path, tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    file = campaign(tmp_path, '[[scenarios]]\nguests = ["hello"]\nrelocations = ["never", "every 2"]\n')
+    ours, theirs = os.openpty()
+    done = subprocess.run(
+        [*COMMAND, "campaign", str(file), "-j", "1"], cwd=tmp_path, env=environment(TERM="xterm"), stderr=theirs,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert done.returncode == 0 and "ideas: scenarios" in shown and "2/2" in shown
+    assert done.stdout.decode().startswith("ideas: 2 scenarios, 2 passed, 0 failed\n")
+
+
+def test_a_cluster_leaves_the_same_table_and_survives_its_workers(whole: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask isn't installed: pip install 'hvproto[cluster]'")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
-    ) as cluster:
-        ended = hvproto(
-            "campaign", campaign(tmp_path, SMALL), "--scheduler", cluster.scheduler_address, "--json", cwd=tmp_path
+    dask = pytest.importorskip("dask")
+    (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
+    files = (
+        campaign(tmp_path, SMALL),
+        campaign(tmp_path, DEADLY.replace("killer.py:once", "killer.py:always"), "deadly.toml"),
+    )
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
+        ) as cluster,
+    ):
+        ended, deadly = (
+            hvproto("campaign", file, "--scheduler", cluster.scheduler_address, "--json", cwd=tmp_path)
+            for file in files
         )
     assert ended.status == 0, ended.stderr
     assert json.loads(ended.text)["passed"] == SCENARIOS
     assert table(tmp_path / "ideas.sqlite") == table(whole)
+    assert deadly.status == 1, deadly.stderr
+    rows = query(tmp_path / "deadly.sqlite", "SELECT number, kind FROM result ORDER BY number")
+    assert rows == [(1, ""), (2, "worker died"), (3, "worker died"), (4, "")]
+
+
+@pytest.mark.parametrize("address", ["nonsense://127.0.0.1:1", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_is_not_there(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask isn't installed: pip install 'hvproto[cluster]'")
+    ended = hvproto("campaign", campaign(tmp_path, SMALL), "--scheduler", address, cwd=tmp_path)
+    assert (ended.status, ended.text) == (2, "") and f"--scheduler {address}: no scheduler" in ended.stderr
