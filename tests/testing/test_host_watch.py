@@ -47,7 +47,7 @@ def test_a_setting_that_comes_back_as_another(hv: Hv) -> None:
     watch = HostWatch(hv)
     tsd = 1 << 2  # RDTSC is for ring 0 only: the host at ring 0 sees nothing of it
 
-    @hv.on(SettingRestored, setting="TR")
+    @hv.on(SettingRestored, setting="IDTR")  # the last one
     def meddle(_event: SettingRestored) -> None:
         processor = hv.machine.processor
         processor.write_setting(Setting.CR4, processor.control(Setting.CR4) | tsd)
