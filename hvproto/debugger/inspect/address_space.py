@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from hvproto import events
 from hvproto.addresses import PAGE_SIZE
@@ -51,26 +53,36 @@ def rights(entry: int) -> str:
     return " ".join(name for bit, name in _BITS if entry & bit) or "-"
 
 
-def _told(found: Walk, fmt: Format | None) -> list[str]:
+def _told(found: Walk, fmt: Format | None) -> tuple[str, ...]:
     if fmt is None:
-        return ["paging is off"]
+        return ("paging is off",)
     lines = [
         f"{_LEVELS[fmt][step.level]} {step.address:#x}: {step.entry:#x} {rights(step.entry)}" for step in found.steps
     ]
     end = "not present" if found.physical is None else f"-> {found.physical:#x}"
-    return [*lines, "a reserved bit is set" if found.reserved else end]
+    return *lines, "a reserved bit is set" if found.reserved else end
 
 
-def page_walk(view: View, text: str) -> str:
-    """The walk for an address: the guest's table, the mirror, and where it is in the machine's RAM."""
+@dataclass(frozen=True, slots=True)
+class WalkColumn:
+    """How one set of page tables, or physical memory, answers for an address."""
+
+    head: str
+    lines: tuple[str, ...]
+
+
+def walk_columns(view: View, text: str) -> tuple[int, list[WalkColumn]]:
+    """The address, and its walks: the guest's table, the mirror, and where it is in the machine's RAM.
+
+    One column where no guest is on the processor. Raises BadInput.
+    """
     subject = view.subject
     address = Evaluator(subject).number(text)
     guest = subject.mirrored
     processor = subject.processor
     if guest is None or subject.machine.world.value == "host":
         mode = processor.paging_mode
-        found = processor.walk(address)
-        return "\n".join([f"{address:#x}, through CR3 {mode.cr3:#x}", *_told(found, mode.format)])
+        return address, [WalkColumn(f"CR3 {mode.cr3:#x}", _told(processor.walk(address), mode.format))]
     mode = guest.cpu.paging_mode
     own = walk(mode, guest.cpu.read_physical, address)
     root = guest.space.root
@@ -81,41 +93,109 @@ def page_walk(view: View, text: str) -> str:
     physical += "" if host is None else f" = HPA {host:#x}"
     if own.physical is not None and host is None:
         physical += ", no memory"
-    first, second = _told(own, mode.format), _told(mirrored, FOUR_LEVEL)
-    length = max(len(first), len(second))
-    first += [""] * (length - len(first))
-    second += [""] * (length - len(second))
-    third = [physical] + [""] * (length - 1)
-    heads = (f"the guest's, CR3 {mode.cr3:#x}", f"the mirror's, CR3 {root:#x}", "physical")
-    return f"{address:#x}\n" + columns(list(zip(first, second, third, strict=True)), head=heads)
+    return address, [
+        WalkColumn(f"the guest's, CR3 {mode.cr3:#x}", _told(own, mode.format)),
+        WalkColumn(f"the mirror's, CR3 {root:#x}", _told(mirrored, FOUR_LEVEL)),
+        WalkColumn("physical", (physical,)),
+    ]
+
+
+def page_walk(view: View, text: str) -> str:
+    """The walk for an address: the guest's table, the mirror, and where it is in the machine's RAM."""
+    address, walks = walk_columns(view, text)
+    if len(walks) == 1:
+        return "\n".join([f"{address:#x}, through {walks[0].head}", *walks[0].lines])
+    rows = list(zip_longest(*(each.lines for each in walks), fillvalue=""))
+    return f"{address:#x}\n" + columns(rows, head=[each.head for each in walks])
+
+
+@dataclass(frozen=True, slots=True)
+class PageRun:
+    """Neighbouring pages with the same rights: the linear addresses of its first and last byte."""
+
+    first: int
+    last: int
+    what: str
+    """REGION, "guest", "guest, hidden" (mapped by the guest only), "free" or, without a mirror, nothing."""
+    rights: str
+
+    @property
+    def pages(self) -> int:
+        return (self.last + 1 - self.first) // PAGE_SIZE
+
+    def cells(self) -> tuple[str, str]:
+        """Its addresses as text."""
+        return f"{self.first:#x}", f"{self.last:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlace:
+    """Where the region is, and where it was until its last move (which was at a cycle)."""
+
+    base: int
+    pages: int
+    before: int | None = None
+    moved_at: int = 0
+
+    @staticmethod
+    def last(base: int, pages: int) -> int:
+        """The address of the last byte of so many pages."""
+        return base + pages * PAGE_SIZE - 1
+
+
+@dataclass(frozen=True, slots=True)
+class AddressMap:
+    """What is mapped where. ``region`` is None unless a mirror is loaded; ``holes`` are those with room for it."""
+
+    cr3: int
+    is_paged: bool
+    runs: tuple[PageRun, ...]
+    region: RegionPlace | None = None
+    holes: tuple[PageRun, ...] = ()
+
+
+def mapped(view: View) -> AddressMap:
+    """The address space that the processor is in."""
+    subject = view.subject
+    guest = subject.mirrored
+    if guest is None or subject.machine.world.value == "host":
+        mode = subject.processor.paging_mode
+        runs = _runs(_pages(mode, subject.processor.read_physical))
+        return AddressMap(mode.cr3, runs is not None, tuple(_run(*run, "") for run in runs or ()))
+    region = guest.space.region
+    entries = ((linear, entry) for linear, entry in guest.space.mirror.kernel.entries())
+    marked = [(linear, PAGE_SIZE, entry & (P | W | U | NX | REGION | MIRRORED)) for linear, entry in entries]
+    last = _last_move(view)
+    moved = () if last is None else (last.old, last.at)
+    return AddressMap(
+        guest.space.root,
+        True,
+        tuple(_run(start, size, entry, _what(entry)) for start, size, entry in _joined(marked)),
+        RegionPlace(region.base, region.pages, *moved),
+        tuple(
+            PageRun(start, start + pages * PAGE_SIZE - 1, "free", "")
+            for start, pages in guest.space.mirror.space.holes(region.pages)
+        ),
+    )
 
 
 def address_map(view: View) -> str:
     """What is mapped where, as runs of pages with the same rights; the region, and the holes that it could go to."""
-    subject = view.subject
-    guest = subject.mirrored
-    rows: list[tuple[str, ...]]
-    if guest is None or subject.machine.world.value == "host":
-        runs = _runs(_pages(subject.processor.paging_mode, subject.processor.read_physical))
-        if runs is None:
-            return "Paging is off: every linear address is a physical one."
-        rows = [_row(*run) for run in runs]
-        return "\n".join([f"what CR3 {subject.processor.paging_mode.cr3:#x} maps", columns(rows)])
-    region = guest.space.region
-    entries = ((linear, entry) for linear, entry in guest.space.mirror.kernel.entries())
-    marked = [(linear, PAGE_SIZE, entry & (P | W | U | NX | REGION | MIRRORED)) for linear, entry in entries]
-    rows = [(*_row(*run)[:2], _what(run[2]), rights(run[2] & ~(MIRRORED | REGION))) for run in _joined(marked)]
-    holes = [
-        (f"{start:#x}", f"{start + pages * PAGE_SIZE - 1:#x}", "free", f"{pages:,} pages")
-        for start, pages in guest.space.mirror.space.holes(region.pages)
-    ]
-    parts = [f"the region: {region.base:#x} to {region.base + region.size - 1:#x}, {region.pages} pages"]
-    last = _last_move(view)
-    if last is not None:
-        end = last.old + last.pages * PAGE_SIZE - 1
-        parts.append(f"  until event Relocated at cycle {last.at:,}: {last.old:#x} to {end:#x}")
-    parts += ["", "the mirror (what the guest maps, as far as it has been looked at, and the region)", columns(rows)]
-    parts += ["", f"holes of the guest's own tables with room for the region ({len(holes)})", columns(holes)]
+    found = mapped(view)
+    if not found.is_paged:
+        return "Paging is off: every linear address is a physical one."
+    region = found.region
+    if region is None:
+        rows = [(*run.cells(), f"{run.pages:,} pages", run.rights) for run in found.runs]
+        return "\n".join([f"what CR3 {found.cr3:#x} maps", columns(rows)])
+    parts = [f"the region: {region.base:#x} to {region.last(region.base, region.pages):#x}, {region.pages} pages"]
+    if region.before is not None:
+        end = region.last(region.before, region.pages)
+        parts.append(f"  until event Relocated at cycle {region.moved_at:,}: {region.before:#x} to {end:#x}")
+    parts += ["", "the mirror (what the guest maps, as far as it has been looked at, and the region)"]
+    parts.append(columns([(*run.cells(), run.what, run.rights) for run in found.runs]))
+    parts += ["", f"holes of the guest's own tables with room for the region ({len(found.holes)})"]
+    parts.append(columns([(*hole.cells(), hole.what, f"{hole.pages:,} pages") for hole in found.holes]))
     return "\n".join(parts)
 
 
@@ -127,8 +207,8 @@ def _last_move(view: View) -> events.Relocated | None:
     return next((event for _, event in reversed(view.watchman.history) if isinstance(event, events.Relocated)), None)
 
 
-def _row(start: int, size: int, entry: int) -> tuple[str, str, str, str]:
-    return f"{start:#x}", f"{start + size - 1:#x}", f"{size // PAGE_SIZE:,} pages", rights(entry & (P | W | U | NX))
+def _run(start: int, size: int, entry: int, what: str) -> PageRun:
+    return PageRun(start, start + size - 1, what, rights(entry & (P | W | U | NX)))
 
 
 def _runs(pages: Iterator[tuple[int, int, int]] | None) -> list[tuple[int, int, int]] | None:

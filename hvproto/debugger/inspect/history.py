@@ -15,13 +15,35 @@ from hvproto.errors import BadInput, World
 from hvproto.processor.settings import Setting, describe
 
 
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event for a person: its step of figures 2 and 4, if it has one, and its fields as text."""
+
+    kind: str
+    step: int | None
+    at: int
+    told: str
+
+    def __str__(self) -> str:
+        return f"{f'step {self.step} ' if self.step is not None else ''}{self.kind} at cycle {self.at:,}: {self.told}"
+
+
+def event_row(text: str) -> EventRow:
+    """An event's JSON, taken apart."""
+    values = json.loads(text)
+    kind, step, at = values.pop("event"), values.pop("step"), values.pop("at")
+    told = ", ".join(f"{key} {_value(key, value)}" for key, value in values.items() if value not in (None, ""))
+    return EventRow(kind, step, at, told)
+
+
 def event_line(text: str) -> str:
     """An event's JSON as a line for a person."""
-    values = json.loads(text)
-    name, step = values.pop("event"), values.pop("step")
-    at = values.pop("at")
-    told = ", ".join(f"{key} {_value(key, value)}" for key, value in values.items() if value not in (None, ""))
-    return f"{f'step {step} ' if step is not None else ''}{name} at cycle {at:,}: {told}"
+    return str(event_row(text))
+
+
+def events_from(view: View, first: int) -> list[tuple[Position, EventRow]]:
+    """The events so far, without so many of the earliest, and the moment of each."""
+    return [(position, event_row(event.to_json())) for position, event in view.watchman.history[first:]]
 
 
 _ADDRESSES = ("place", "eip", "host_eip", "cr2", "gpa", "address", "region", "old", "new", "value")

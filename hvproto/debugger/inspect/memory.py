@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from hvproto.debugger.debuggee import View
 from hvproto.debugger.expression import Evaluator
@@ -37,39 +38,56 @@ def read_physical(view: View, address: int, size: int) -> bytes:
 
 def instruction_at(view: View, address: int | None = None, world: World | None = None) -> str:
     """One line: address, bytes, the instruction; of the next one without an address."""
+    address = view.subject.processor.code_address if address is None else address
+    return str(_code_line(view, address, world or view.subject.world))
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLine:
+    """An instruction at a linear address; ``code`` is empty where nothing is mapped."""
+
+    address: int
+    symbol: str
+    code: bytes
+    text: str
+
+    def __str__(self) -> str:
+        if not self.code:
+            return f"{self.address:#010x}  {self.text}"
+        name = f"<{self.symbol}>" if self.symbol else ""
+        return f"{self.address:#010x} {name:28} {self.code.hex(' '):22} {self.text}"
+
+
+def _code_line(view: View, address: int, world: World) -> CodeLine:
     processor = view.subject.processor
-    address = processor.code_address if address is None else address
     code = processor.peek_some(address, MAX_LENGTH)
-    return _line(view, address, code, world or view.subject.world)[0] if code else f"{address:#010x}  not mapped"
-
-
-def _line(view: View, address: int, code: bytes, world: World) -> tuple[str, int]:
-    found = next(decoder(view.subject.processor.decoder_mode).disasm(code, address, 1), None)
     symbol = view.subject.symbol_at(address, world)
-    name = f"<{symbol}>" if symbol else ""
+    if not code:
+        return CodeLine(address, symbol, b"", "not mapped")
+    found = next(decoder(processor.decoder_mode).disasm(code, address, 1), None)
     if found is None:
-        return f"{address:#010x} {name:28} {code[:1].hex():22} (bad)", 1
+        return CodeLine(address, symbol, code[:1], "(bad)")
     operands = found.op_str
     target = view.subject.symbol_at(int(operands, 0), world) if _BRANCH_TARGET.match(operands) else ""
     text = f"{found.mnemonic} {operands}" + (f"  <{target}>" if target else "")
-    return f"{address:#010x} {name:28} {bytes(found.bytes).hex(' '):22} {text}", found.size
+    return CodeLine(address, symbol, bytes(found.bytes), text)
+
+
+def code_lines(view: View, address: int, count: int) -> list[CodeLine]:
+    """So many instructions from a linear address on, or up to where nothing is mapped."""
+    processor, world = view.subject.processor, view.subject.world
+    lines: list[CodeLine] = []
+    while len(lines) < count and (not lines or lines[-1].code):
+        lines.append(_code_line(view, address, world))
+        address = processor.wrapped(address + len(lines[-1].code))
+    return lines
 
 
 def disassemble(view: View, text: str = "", count: str = "10") -> str:
     """So many instructions from an address on."""
-    processor, world = view.subject.processor, view.subject.world
-    address = Evaluator(view.subject).number(text) if text else processor.code_address
-    here = processor.code_address
-    lines = []
-    for _ in range(Evaluator(view.subject).number(count)):
-        code = processor.peek_some(address, MAX_LENGTH)
-        if not code:
-            lines.append(f"   {address:#010x}  not mapped")
-            break
-        line, size = _line(view, address, code, world)
-        lines.append(("=> " if address == here else "   ") + line)
-        address = processor.wrapped(address + size)
-    return "\n".join(lines)
+    evaluator, here = Evaluator(view.subject), view.subject.processor.code_address
+    lines = code_lines(view, evaluator.number(text) if text else here, evaluator.number(count))
+    return "\n".join(f"{'=> ' if line.address == here else '   '}{line}" for line in lines)
 
 
 def dump(view: View, text: str, size: str = "64", kind: str = "linear") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from unicorn import x86_const
@@ -81,28 +82,57 @@ def parse_world(text: str) -> World:
         raise BadInput(f"{text!r} is no world: there are {', '.join(World)}") from None
 
 
-def registers(view: View, whose: str = "") -> str:
-    """All registers of a world in columns."""
+@dataclass(frozen=True, slots=True)
+class RegisterFile:
+    """The registers of a world: by name, with their digits, so that a change of one is seen by its text.
+
+    ``privilege`` and ``cr2`` are the processor's, and empty for a world whose state is saved.
+    """
+
+    world: World
+    is_saved: bool
+    wide: dict[str, str]
+    """General registers, instruction pointer and flags."""
+    selectors: dict[str, str]
+    privilege: str
+    cr2: str
+    flags: str
+    """The names of those that are set."""
+    symbol: str
+    """Of the instruction pointer."""
+
+
+def register_file(view: View, world: World) -> RegisterFile | None:
+    """All registers of a world; None for one that has not run yet."""
     subject = view.subject
-    world = parse_world(whose) if whose else subject.world
     values = registers_of(subject, world)
     if values is None:
-        return f"The {world} has not run yet."
+        return None
+    width = 16 if "rip" in values else 8
     eip = values.get("eip", values.get("rip", 0))
     flags = values.get("eflags", values.get("rflags", 0))
-    width = 16 if "rip" in values else 8
-    selectors = {register.name.lower() for register in SegmentRegister}
-    wide = [f"{name:6} {value:0{width}x}" for name, value in values.items() if name not in selectors]
+    selectors = {name: f"{values.pop(name):04x}" for name in ("cs", "ss", "ds", "es", "fs", "gs")}
+    is_saved = world not in (subject.machine.world, World.HYPERVISOR)
+    processor = subject.processor
+    return RegisterFile(
+        world, is_saved, {name: f"{value:0{width}x}" for name, value in values.items()}, selectors,
+        "" if is_saved else str(processor.cpl), "" if is_saved else f"{processor.cr2:08x}",
+        flag_names(flags), subject.symbol_at(eip, world),
+    )  # fmt: skip
+
+
+def registers(view: View, whose: str = "") -> str:
+    """All registers of a world in columns."""
+    world = parse_world(whose) if whose else view.subject.world
+    found = register_file(view, world)
+    if found is None:
+        return f"The {world} has not run yet."
+    wide = [f"{name:6} {value}" for name, value in found.wide.items()]
     rows = [wide[index : index + 4] for index in range(0, len(wide), 4)]
-    symbol = subject.symbol_at(eip, world)
-    state = "on the processor" if world is subject.machine.world or world is World.HYPERVISOR else "saved"
-    lines = [f"registers of the {world} ({state})", columns(rows)]
-    lines.append("  ".join(f"{name} {values[name]:04x}" for name in ("cs", "ss", "ds", "es", "fs", "gs")))
-    if state != "saved":
-        processor = subject.processor
-        lines.append(f"CPL {processor.cpl}, CR2 {processor.cr2:08x}, flags {flag_names(flags)}")
-    else:
-        lines.append(f"flags {flag_names(flags)}")
-    if symbol:
-        lines.append(f"at {symbol}")
+    lines = [f"registers of the {world} ({'saved' if found.is_saved else 'on the processor'})", columns(rows)]
+    lines.append("  ".join(f"{name} {value}" for name, value in found.selectors.items()))
+    processors = "" if found.is_saved else f"CPL {found.privilege}, CR2 {found.cr2}, "
+    lines.append(f"{processors}flags {found.flags}")
+    if found.symbol:
+        lines.append(f"at {found.symbol}")
     return "\n".join(lines)

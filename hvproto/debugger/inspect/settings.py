@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hvproto import events
 from hvproto.debugger.debuggee import View
 from hvproto.debugger.inspect.table import columns
@@ -29,28 +31,52 @@ def _switch(view: View) -> tuple[dict[str, str], dict[str, str]]:
     return saved, providers
 
 
-def settings(view: View) -> str:
-    """Three columns: the host's, the saved, the loaded; `*` marks what is loaded and not the host's."""
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting, as text: the host's value, what the save area holds, what is loaded and who provides that.
+
+    On a bare machine there is but what is loaded.
+    """
+
+    name: str
+    hosts: str
+    saved: str
+    loaded: str
+    owner: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether what is loaded isn't the host's."""
+        return self.loaded != self.hosts
+
+
+def setting_rows(view: View) -> list[SettingRow]:
+    """All settings, in their order."""
     processor, coupling = view.subject.processor, view.subject.coupling
     hosts, providers = _switch(view)
     try:
         saved = {} if coupling is None else coupling.save_area.decode()
     except SaveAreaError:
         saved = {}
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for setting in Setting:
         loaded = describe(processor.read_setting(setting))
         host = hosts.get(setting.name, loaded)
-        whose = providers.get(setting.name, "")
-        owner = "host's" if not whose else f"{whose}'s"
-        if view.subject.session is None:
-            rows.append((setting.name, loaded))
-            continue
+        owner = f"{providers.get(setting.name, 'host')}'s"
         record = describe(saved[setting]) if setting in saved else "-"
-        rows.append((setting.name, host, record, loaded, f"{'*' if loaded != host else ' '} {owner}"))
+        rows.append(SettingRow(setting.name, host, record, loaded, owner))
+    return rows
+
+
+def settings(view: View) -> str:
+    """Three columns: the host's, the saved, the loaded; `*` marks what is loaded and not the host's."""
+    rows = setting_rows(view)
     if view.subject.session is None:
-        return columns(rows, head=("setting", "loaded now"))
-    return columns(rows, head=("setting", "the host's", "saved in RAM", "loaded now", "  which is the"))
+        return columns([(row.name, row.loaded) for row in rows], head=("setting", "loaded now"))
+    return columns(
+        [(row.name, row.hosts, row.saved, row.loaded, f"{'*' if row.differs else ' '} {row.owner}") for row in rows],
+        head=("setting", "the host's", "saved in RAM", "loaded now", "  which is the"),
+    )
 
 
 def save_area(view: View) -> str:
@@ -74,10 +100,18 @@ def save_area(view: View) -> str:
     return "\n".join([*lines, columns(rows, head=("HPA", "id", "setting", "value", "bytes"))])
 
 
-def worlds(view: View) -> str:
-    """The three worlds, and where each stands."""
+@dataclass(frozen=True, slots=True)
+class WorldRow:
+    """A world: what it is made of, and where it stands."""
+
+    world: World
+    made_of: str
+    stands: str
+
+
+def world_rows(view: View) -> list[WorldRow]:
+    """The worlds that there are."""
     subject = view.subject
-    here = view.stop.world
     rows = []
     for world in World:
         image = subject.image(world)
@@ -85,9 +119,16 @@ def worlds(view: View) -> str:
             continue
         if world is not World.HYPERVISOR and image is None:
             continue
-        mark = ">>" if world is here else "  "
-        rows.append((mark, str(world), image.path if image is not None else _hypervisor(view), _stands(view, world)))
-    return columns(rows)
+        made_of = image.path if image is not None else _hypervisor(view)
+        rows.append(WorldRow(world, made_of, _stands(view, world)))
+    return rows
+
+
+def worlds(view: View) -> str:
+    """The three worlds, and where each stands."""
+    here = view.stop.world
+    rows = world_rows(view)
+    return columns([(">>" if row.world is here else "  ", str(row.world), row.made_of, row.stands) for row in rows])
 
 
 def _hypervisor(view: View) -> str:
