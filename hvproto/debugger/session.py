@@ -92,6 +92,10 @@ class DebugSession:
         """
         return self.resume(steps=count, skips_interrupts=skips_interrupts)
 
+    def step_moment(self) -> Stop:
+        """To the next instruction or event: what `back` undoes."""
+        return self.resume(steps=1, any_event=True)
+
     def step_setting(self) -> Stop:
         """To the next setting that a switch saves, replaces or restores."""
         return self.resume(events=SETTING_EVENTS)
@@ -130,9 +134,10 @@ class DebugSession:
         return self.timeline.goto(place) if isinstance(place, Position) else self.timeline.goto_time(place)
 
     def back(self, count: int = 1) -> Stop:
-        """So many instructions or events back."""
+        """So many instructions or events back; less if it is interrupted."""
         for _ in range(count):
-            self.timeline.back()
+            if self.timeline.back().kind == "interrupted":
+                break
         return self.stop
 
     def back_instruction(self) -> Stop:

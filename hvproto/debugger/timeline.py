@@ -281,12 +281,12 @@ class Timeline:
         )
 
     def back(self) -> Stop:
-        """To the moment before: the instruction or event that came last."""
-        here = self.stop
-        previous = self._previous(here.position)
+        """To the moment before: the instruction or event that came last; an interruption leaves it on the way."""
+        previous = self._previous(self.stop.position)
         return self.goto(previous) if previous is not None else self.stop
 
     def _previous(self, position: Position) -> Position | None:
+        """None at the beginning, and if it was interrupted."""
         first = self.checkpoints[0].position
         if position <= first:
             return None
@@ -299,23 +299,35 @@ class Timeline:
                 self.resume(Goal(time=nearby, until=position))
                 if self.stop.position < position:
                     self.checkpoint()
-            if self.stop.position < position and self.stop.position.at < begin:
+            if self._goes_on and self.stop.position < position and self.stop.position.at < begin:
                 self.resume(Goal(time=begin, until=position), records=False)
-            if self.stop.position < position:
+            if self._goes_on and self.stop.position < position:
                 limit = self.stop.position
                 stop = self.resume(Goal(traces=True, until=position), records=False)
                 if stop.previous is not None:
                     return stop.previous
-                if limit.index != BETWEEN:
+                if self._goes_on and limit.index != BETWEEN:
                     return limit
+            if not self._goes_on:
+                return None
             distance *= 16
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether nobody has interrupted the last run."""
+        return self.stop.kind != "interrupted"
+
     def back_to(self, goal: Goal) -> Stop:
-        """To the last moment before this one at which a run with this goal would have stopped; else to the start."""
+        """To the last moment before this one at which a run with this goal would have stopped; else to the start.
+
+        An interruption leaves it on the way.
+        """
         limit = self.stop.position
         while True:
             checkpoint = self._from_before(limit, strictly=True)
             stop = self.resume(replace(goal, collects=True, until=limit), records=False)
+            if not self._goes_on:
+                return stop
             if stop.previous is not None:
                 if stop.passed_at:  # the block is known, not the instruction
                     self._approach(checkpoint.position, stop.passed_at - CLOSE)

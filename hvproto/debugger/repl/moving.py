@@ -33,9 +33,10 @@ def run(console: Console, argument: str) -> str:
 
 
 @COMMANDS.add(
-    "step [instruction|setting|switch|exit|event] [COUNT]", "The next instruction, or something larger.", _FORWARDS,
+    "step [instruction|moment|setting|switch|exit|event] [COUNT]", "The next instruction, or something larger.", _FORWARDS,
     aliases=("s", "si", "stepi"),
     details="instruction: one of the world that has the processor, whatever world that is afterwards.\n"
+            "moment: the next instruction or event, whichever comes first: what back undoes.\n"
             "setting: the next setting that a switch saves (26), replaces (28) or restores (30): in the middle of it.\n"
             "switch: the end of the next decoupling or recoupling.\n"
             "exit: the next exception that takes the processor from the guest.\n"
@@ -43,7 +44,7 @@ def run(console: Console, argument: str) -> str:
     examples=("step", "step 100", "step setting", "step switch 2"),
 )  # fmt: skip
 def step(console: Console, argument: str) -> str:
-    usage = "step [instruction|setting|switch|exit|event] [COUNT]"
+    usage = "step [instruction|moment|setting|switch|exit|event] [COUNT]"
     parts = words(argument, 0, 2, usage)
     what = parts.pop(0) if parts and not parts[0][0].isdecimal() else "instruction"
     count = _count(parts[0] if parts else "", usage)
@@ -51,14 +52,15 @@ def step(console: Console, argument: str) -> str:
     if what == "instruction":
         return told(debug, debug.step(count))
     ways = {
-        "setting": debug.step_setting, "switch": debug.step_switch, "exit": debug.step_exit, "event": debug.step_event,
+        "moment": debug.step_moment, "setting": debug.step_setting, "switch": debug.step_switch,
+        "exit": debug.step_exit, "event": debug.step_event,
     }  # fmt: skip
     way = next((function for name, function in ways.items() if name.startswith(what)), None)
     if way is None:
         raise BadInput(f"usage: {usage}")
     for _ in range(count):
         stop = way()
-        if stop.kind != "event":
+        if stop.kind not in ("event", "step"):
             break
     return told(debug, stop)
 
@@ -70,6 +72,8 @@ def step(console: Console, argument: str) -> str:
 def next_(console: Console, argument: str) -> str:
     for _ in range(_count(argument, "next [COUNT]")):
         stop = console.debug.next()
+        if stop.kind != "step":
+            break
     return told(console.debug, stop)
 
 
