@@ -8,6 +8,7 @@ import typer
 
 from hvproto.bundled import DEFAULT_GUEST, DEFAULT_HOST
 from hvproto.cli.completion import guests, hosts, plans
+from hvproto.errors import BadInput
 
 
 def debug(
@@ -53,6 +54,7 @@ def debug(
     policy: Annotated[
         str | None, typer.Option(metavar="FILE.py:NAME", help="This class says where the region goes.")
     ] = None,
+    tui: Annotated[bool, typer.Option("--tui", help="Full screen: code, registers, settings, timeline ...")] = False,
     batch: Annotated[bool, typer.Option("--batch", help="End after the scripts; the first error ends it.")] = False,
 ) -> None:
     """Step through a run: host, hypervisor and guest, forwards and backwards, setting by setting inside a switch.
@@ -63,15 +65,22 @@ def debug(
     \b
     Examples:
       hvproto debug
+      hvproto debug --tui
       hvproto debug --plan direct -x commands.txt --batch
       hvproto debug --boot kernel.elf
       echo "step setting 12" | hvproto debug
       hvproto debug --guest kernel.asm --relocate "every 3" --handler ideas.py:firewall
     """
-    from hvproto.cli.stepping import make_build, make_influence, step_through
+    from hvproto.cli.stepping import full_screen, make_build, make_influence, step_through
     from hvproto.debugger.repl.console import script_lines
 
     scripts = [line for path in script or [] for line in script_lines(path)]
+    if tui and (batch or gdb is not None):
+        raise BadInput("--tui is for a person: leave --batch and --gdb away")
+    start_tui = full_screen() if tui else None
     influence = make_influence(plan, boot, relocate, seed, handler or [], policy)
     build = make_build(host, guest, plan, boot, limit, disk, ram, typed, influence)
+    if start_tui is not None:
+        start_tui(build, scripts)
+        return
     step_through(build, scripts, gdb, batch=batch)

@@ -6,6 +6,7 @@ Only that command loads this: the debugger behind it is a tenth of what all othe
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hvproto.campaign.code import Code
@@ -35,6 +36,17 @@ def step_through(build: Build, scripts: list[str], gdb: str | None, *, batch: bo
         if not batch and not console.done:
             console.run_lines(typed_lines(), say, echoes=not sys.stdin.isatty(), strict=False)
         output.end()
+
+
+def full_screen() -> Callable[[Build, list[str]], None]:
+    """What shows a run on the full screen. Raises BadInput if Textual isn't installed."""
+    try:
+        import textual  # noqa: F401 - an error in our own modules is another matter
+    except ImportError:
+        raise BadInput("--tui needs Textual: pip install 'hvproto[tui]'") from None
+    from hvproto.debugger.tui.run import run_tui
+
+    return run_tui
 
 
 def make_build(

@@ -62,7 +62,7 @@ def setting_rows(view: View) -> list[SettingRow]:
     for setting in Setting:
         loaded = describe(processor.read_setting(setting))
         host = hosts.get(setting.name, loaded)
-        owner = f"{providers.get(setting.name, 'host')}'s"
+        owner = providers.get(setting.name, "host")
         record = describe(saved[setting]) if setting in saved else "-"
         rows.append(SettingRow(setting.name, host, record, loaded, owner))
     return rows
@@ -74,7 +74,7 @@ def settings(view: View) -> str:
     if view.subject.session is None:
         return columns([(row.name, row.loaded) for row in rows], head=("setting", "loaded now"))
     return columns(
-        [(row.name, row.hosts, row.saved, row.loaded, f"{'*' if row.differs else ' '} {row.owner}") for row in rows],
+        [(row.name, row.hosts, row.saved, row.loaded, f"{'*' if row.differs else ' '} {row.owner}'s") for row in rows],
         head=("setting", "the host's", "saved in RAM", "loaded now", "  which is the"),
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def columns(rows: Sequence[Sequence[str]], *, head: Sequence[str] = ()) -> str:
-    """Rows in aligned columns, two blanks between them.
+def columns(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), blanks: int = 2) -> str:
+    """Rows in aligned columns, with so many blanks between them.
 
     >>> print(columns([("a", "bc"), ("def", "g")], head=("x", "y")))
     x    y
@@ -18,5 +18,6 @@ def columns(rows: Sequence[Sequence[str]], *, head: Sequence[str] = ()) -> str:
         return ""
     widths = [max(len(row[index]) for row in every if index < len(row)) for index in range(max(map(len, every)))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in every
+        (" " * blanks).join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in every
     )

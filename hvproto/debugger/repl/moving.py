@@ -33,7 +33,8 @@ def run(console: Console, argument: str) -> str:
 
 
 @COMMANDS.add(
-    "step [instruction|moment|setting|switch|exit|event] [COUNT]", "The next instruction, or something larger.", _FORWARDS,
+    "step [instruction|moment|setting|switch|exit|event] [COUNT]", "The next instruction, or something larger.",
+    _FORWARDS,
     aliases=("s", "si", "stepi"),
     details="instruction: one of the world that has the processor, whatever world that is afterwards.\n"
             "moment: the next instruction or event, whichever comes first: what back undoes.\n"
