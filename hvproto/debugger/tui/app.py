@@ -12,16 +12,16 @@ from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.events import Resize
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from hvproto.debugger.repl.command import COMMANDS
 from hvproto.debugger.tui.banner import Banner
+from hvproto.debugger.tui.bars import KeyBar, PaneBar
 from hvproto.debugger.tui.command_line import CommandLine
 from hvproto.debugger.tui.frame import Frame, Request
 from hvproto.debugger.tui.keys import KEYS, LOWER
 from hvproto.debugger.tui.keys_screen import KeysScreen
 from hvproto.debugger.tui.operator import Leaving, Operator, Outcome
-from hvproto.debugger.tui.pane_bar import PaneBar
 from hvproto.debugger.tui.panes.code import CodePane
 from hvproto.debugger.tui.panes.console import ConsolePane
 from hvproto.debugger.tui.panes.lines import LinesPane
@@ -84,7 +84,7 @@ class DebugApp(App[None]):
             yield from self.panes
         yield self.pane_bar
         yield self.command_line
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         for pane in self.panes:
@@ -151,9 +151,10 @@ class DebugApp(App[None]):
             self.notify(outcome.error, severity="error", markup=False)
         if outcome.frame is not None:
             self.frame = outcome.frame
-            self.banner.show(outcome.frame)
-            for pane in self.panes:
-                pane.show(outcome.frame)
+            with self.batch_update():
+                self.banner.show(outcome.frame)
+                for pane in self.panes:
+                    pane.show(outcome.frame)
 
     def _tick(self) -> None:
         self._take_output()
@@ -232,9 +233,6 @@ class DebugApp(App[None]):
     def on_command_line_left(self, _message: CommandLine.Left) -> None:
         shown: Any = next((pane for pane in self.panes if pane.has_class("-shown")), self.timeline)
         shown.focus()
-
-    def on_pane_bar_chosen(self, message: PaneBar.Chosen) -> None:
-        self.action_pane(message.name)
 
     def on_timeline_pane_jump(self, message: TimelinePane.Jump) -> None:
         self.action_line(f"goto {message.position!r}")

@@ -20,10 +20,7 @@ class Key:
     """Whether it is as good while a command is typed."""
 
     def binding(self) -> Binding:
-        return Binding(
-            self.keys, self.action, self.short or self.help, show=bool(self.short), key_display=self.shown,
-            priority=self.priority,
-        )  # fmt: skip
+        return Binding(self.keys, self.action, self.help, show=False, key_display=self.shown, priority=self.priority)
 
 
 PANES = (("1", "code"), ("2", "registers"), ("3", "timeline"), ("4", "settings"), ("5", "map"), ("6", "walk"),
