@@ -146,7 +146,7 @@ def test_changed_registers_and_settings_have_a_mark() -> None:
         await screen.press("c", "4")
         marked = [line for line in screen.pane("settings") if "*" in line]
         assert len(marked) == 1 and marked[0].startswith("IDTR*")
-        await screen.press("right", "right")
+        await screen.press("right", "right", "3")
         assert "THE END" in screen.text and "has ended" in screen.lines[0]
 
     on_screen(scenario, kernel(COUNTS), script=["print eax"])

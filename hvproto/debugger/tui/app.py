@@ -177,8 +177,12 @@ class DebugApp(App[None]):
         if self.timeline.previous is not None:
             self.action_line(f"goto {self.timeline.previous!r}")
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key is one: while a command is typed, its first letter's isn't."""
+        return action != "type" or not (self.focused is self.command_line or len(self.screen_stack) > 1)
+
     def action_type(self, beginning: str) -> None:
-        self.command_line.focus()
+        self.screen.set_focus(self.command_line)
         self.command_line.value = beginning
         self.command_line.cursor_position = len(beginning)
 

@@ -17,7 +17,7 @@ class Key:
     help: str
     short: str = ""
     priority: bool = False
-    """Whether it is as good while a command is typed."""
+    """Whether the app takes it before any pane does: what comes right behind it is for who has the keys then."""
 
     def binding(self) -> Binding:
         return Binding(self.keys, self.action, self.help, show=False, key_display=self.shown, priority=self.priority)
@@ -40,10 +40,17 @@ KEYS = (
     Key("f", "f", "line('finish')", "behind the return from this function"),
     Key("c", "c", "line('continue')", "to a breakpoint or the end", "continue"),
     Key("C", "C", "line('back-continue')", "back to where a breakpoint would have stopped last"),
-    Key("colon", ":", "type('')", "type a command; Tab completes, ↑ and ↓ are its history, Esc leaves", "type"),
-    Key("b", "b", "type('break ')", "type where to stop"),
-    Key("g", "g", "type('goto ')", "type a position, a cycle, start or end"),
-    Key("p", "p", "type('pt ')", "type the address whose page walk is to be shown"),
+    Key(
+        "colon",
+        ":",
+        "type('')",
+        "type a command; Tab completes, ↑ and ↓ are its history, Esc leaves",
+        "type",
+        priority=True,
+    ),
+    Key("b", "b", "type('break ')", "type where to stop", priority=True),
+    Key("g", "g", "type('goto ')", "type a position, a cycle, start or end", priority=True),
+    Key("p", "p", "type('pt ')", "type the address whose page walk is to be shown", priority=True),
     Key("r", "r", "next_world", "the registers of another world"),
     Key("z", "z", "zoom", "the pane alone, and back", "zoom"),
     *(Key(key, key, f"pane('{name}')", f"the {name} pane") for key, name in PANES),
