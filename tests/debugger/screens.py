@@ -54,6 +54,12 @@ class Screen:
         """The screen as SVG, with names that are the same each time."""
         return re.sub(r"terminal-\d+", "terminal", self.app.export_screenshot())
 
+    def styled(self, how: str) -> list[str]:
+        """The texts that are drawn so: "bold", for example."""
+        picture = self.picture()
+        classes = set(re.findall(rf"\.(terminal-r\d+) \{{[^}}]*{how}", picture))
+        return [found["text"] for found in _TEXT.finditer(picture) if found["style"] in classes]
+
     @property
     def lines(self) -> list[str]:
         """The screen line by line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -290,6 +291,30 @@ def test_back_after_ten_million_instructions() -> None:
             took.append(time.perf_counter() - began)
         assert debug.evaluate("ecx") in (1, 2)
         assert min(took) < 3  # 0.1 on an idle machine; ten million steps would take fifteen minutes
+
+
+@pytest.mark.parametrize("way", ["back", "back_continue"])
+def test_an_interruption_stops_on_the_way_back(way: str) -> None:
+    with DebugSession(kernel(SPIN)) as debug:
+        end = debug.cont().position
+        hears, says = os.pipe()
+
+        def interrupt() -> None:
+            time.sleep(0.02)  # one that comes between two runs has no effect: there will be more
+            debug.timeline.interrupt()
+
+        os.write(says, b"!")
+        debug.timeline.visitors[hears] = interrupt
+        stop = debug.back(100_000) if way == "back" else debug.back_continue()
+        del debug.timeline.visitors[hears]
+        assert stop.kind == "interrupted"
+        assert Position(0, 0, 0) < stop.position < end
+        here = debug.call(fingerprint)
+        assert debug.cont().position == end
+        assert debug.goto(stop.position).position == stop.position
+        assert debug.call(fingerprint) == here
+        os.close(hears)
+        os.close(says)
 
 
 # -- changes -------------------------------------------------------------------------------------

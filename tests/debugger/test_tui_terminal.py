@@ -142,7 +142,6 @@ def _debugger(terminal: Terminal) -> int:
 
 ENDS: dict[str, Callable[[Terminal], None]] = {
     "q": lambda terminal: terminal.press("q"),
-    "Ctrl-Q": lambda terminal: terminal.press("C-q"),
     "SIGTERM": lambda terminal: os.kill(_debugger(terminal), signal.SIGTERM),
     "SIGINT": lambda terminal: os.kill(_debugger(terminal), signal.SIGINT),
 }

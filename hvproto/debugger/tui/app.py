@@ -160,7 +160,7 @@ class DebugApp(App[None]):
         self._take_output()
         seconds = time.monotonic() - self._since
         if self._doing and seconds >= _PATIENCE:
-            self.banner.set_busy(f" {self._doing}: {seconds:.0f} s, Ctrl-C stops it ")
+            self.banner.set_busy(f"{self._doing}: {seconds:.0f} s, Ctrl-C stops it")
 
     def _take_output(self) -> None:
         for whose, data in self._operator.output.fetch():

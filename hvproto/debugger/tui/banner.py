@@ -44,15 +44,15 @@ class Banner(Static):
             self.update(Text(self._busy))
             return
         stop = frame.stop
-        world = stop.world
+        world = stop.world if frame.has_host else frame.code_world
         first = Text()
-        first.append(f" {marks.BADGES[world]} {world.upper()} ", f"{marks.style_of(world)} reverse")
-        first.append(" has ended" if stop.ended else " has the processor", marks.STRONG)
-        first.append(f"  cycle {stop.now:,}")
-        if not stop.ended:
-            first.append(f"  [{stop.position!r}]")
         if self._busy:
-            first.append(f"  {self._busy}", marks.STRONGEST)
+            first.append(f" {self._busy} ", marks.STRONGEST).append(f"  from cycle {stop.now:,}")
+        else:
+            first.append(f" {marks.BADGES[world]} {world.upper()} ", f"{marks.style_of(world)} reverse")
+            first.append(" has ended" if stop.ended else " has the processor", marks.STRONG)
+            first.append(f"  cycle {stop.now:,}")
+            first.append("" if stop.ended else f"  [{stop.position!r}]")
         second = self._in_event(frame) if stop.event else self._between(frame)
         lines = [first, second]
         for line in lines:

@@ -71,10 +71,6 @@ class Operator:
         """Execute a line of the prompt, and look at the run. Raises Leaving."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._perform, line, request)
 
-    async def look(self, request: Request) -> Outcome:
-        """Look at the run as it stands; the answer says where. Raises Leaving."""
-        return await self.perform("where", request)
-
     def interrupt(self) -> None:
         """Stop a run that is under way."""
         os.write(self._mouth, _INTERRUPT)

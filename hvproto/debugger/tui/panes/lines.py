@@ -89,7 +89,10 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
         index = top + y
         text = self.line(index) if index < self.virtual_size.height else Text()
         width = self.scrollable_content_region.width
-        strip = Strip(text.render(self.app.console), text.cell_len).crop_extend(left, left + width, None)
+        console = self.app.console
+        # A text without spans is rendered without its own style.
+        segments = Segment.apply_style(text.render(console), console.get_style(text.style))
+        strip = Strip(segments, text.cell_len).crop_extend(left, left + width, None)
         if text.cell_len > left + width:
             strip = Strip([*strip.crop(0, width - 1), Segment(marks.MORE)], width)
         return strip.apply_style(self.rich_style)
