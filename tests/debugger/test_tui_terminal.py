@@ -34,7 +34,8 @@ class Terminal:
     def __init__(self, folder: Path, number: int) -> None:
         self._name, self.number = f"hvproto-{number}", number
         self._before, self._after = folder / "before", folder / "after"
-        environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TMUX")}
+        others = ("NO_COLOR", "TMUX", "COLUMNS", "LINES")  # of the terminal that the tests are run at
+        environment = {name: value for name, value in os.environ.items() if name not in others}
         self._environment = {**environment, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "PS1": "$ "}
         self("new-session", "-d", "-x", "80", "-y", "24", "sh")
         self("set-option", "-g", "remain-on-exit", "on")

@@ -27,7 +27,9 @@ def run_tui(build: Build, script: list[str]) -> None:
 
 
 async def _run(app: DebugApp) -> None:
+    """SIGHUP is left to the system: the terminal has gone, to write to it could block, and the processes of the run end
+    with their sockets."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.exit)
     await app.run_async()
