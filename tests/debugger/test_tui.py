@@ -116,7 +116,7 @@ def test_everything_is_within_reach_at_each_size(size: tuple[int, int]) -> None:
         visible = [name for name in LOWER if screen.app.query_one(f"#{name}").display]
         assert visible == (list(LOWER) if size[0] >= 110 and size[1] >= 38 else ["console"])
 
-    on_screen(scenario, session(), size=size, script=["step setting 20"])
+    on_screen(scenario, session(), size=size, script=["step setting 12"])
 
 
 def test_the_window_changes_its_size() -> None:
@@ -290,7 +290,7 @@ def test_the_command_line_answers_as_the_prompt_does() -> None:
                 assert part.rstrip() in shown
         assert "! there is no command 'nonsense'" in shown
 
-    on_screen(scenario, session(), size=(200, 60))
+    on_screen(scenario, session(), size=(260, 60))
 
 
 def test_completion_and_history_of_the_command_line() -> None:
@@ -411,9 +411,9 @@ def test_no_color_is_honoured_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatc
         colours |= set(re.findall(r"-r\d+ \{ fill: (#[0-9a-f]{6})", screen.picture()))
         seen.append((screen.text, {each for each in colours if len({each[1:3], each[3:5], each[5:7]}) > 1}))
 
-    on_screen(scenario, session(), script=["step setting 20"])
+    on_screen(scenario, session(), script=["step setting 12"])
     monkeypatch.setenv("NO_COLOR", "1")
-    on_screen(scenario, session(), script=["step setting 20"])
+    on_screen(scenario, session(), script=["step setting 12"])
     (text, coloured), (same, grey) = seen
     assert text == same
     assert len(coloured) > len(grey)
