@@ -1,6 +1,6 @@
 """The native way: exceptions delivered by the engine's own, unexported-to-Python interrupt code.
 
-Unicorn never looks at the IDT, but the wheel exports the function that does. Machine code of ours (`thunks`), which
+Unicorn never looks at the IDT, but the wheel exports the function that does. Machine code of ours (`delivery_thunks`), which
 Unicorn calls as hooks, decides whether it may: what it does by the book, it does at once; the rest comes to Python.
 """
 
@@ -19,8 +19,8 @@ from unicorn.unicorn_py3.unicorn import uclib
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import EngineError
 from hvproto.processor import control_block as block
+from hvproto.processor import delivery_thunks, run_thunks
 from hvproto.processor import private_layout as at
-from hvproto.processor import thunks
 from hvproto.processor.deferred_stores import DEFER_STORE
 from hvproto.processor.engine import (
     CONTROL_IDS,
@@ -35,6 +35,7 @@ from hvproto.processor.engine import (
     Outcome,
     PendingException,
 )
+from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.from_outside_thunk import FROM_OUTSIDE
 from hvproto.processor.opcodes import PREFIXES, UPDATES, UPDATES_0F
 from hvproto.processor.page_walk_thunk import PAGE_WALK
@@ -156,13 +157,13 @@ class NativeEngine(Engine):
             "in_callback": ctypes.cast(self._in, ctypes.c_void_p).value or 0,
             "out_callback": ctypes.cast(self._out, ctypes.c_void_p).value or 0,
         }
-        port_in = thunks.port_thunk(("rdi", "rsi", "rdx", "rcx"), "rcx", "{in_callback}")
-        port_out = thunks.port_thunk(("rdi", "rsi", "rdx", "rcx", "r8"), "r8", "{out_callback}")
-        self._code = thunks.CodePage()
+        port_in = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx"), "rcx", "{in_callback}")
+        port_out = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx", "r8"), "r8", "{out_callback}")
+        self._code = ExecutableMemory()
         hooks = (
-            (uc_const.UC_HOOK_INTR, thunks.INTERRUPT, None),
-            (uc_const.UC_HOOK_INSN_INVALID, thunks.INVALID, None),
-            (uc_const.UC_HOOK_BLOCK, thunks.BLOCK, None),
+            (uc_const.UC_HOOK_INTR, delivery_thunks.INTERRUPT, None),
+            (uc_const.UC_HOOK_INSN_INVALID, delivery_thunks.INVALID, None),
+            (uc_const.UC_HOOK_BLOCK, run_thunks.BLOCK, None),
             (uc_const.UC_HOOK_INSN, port_in, x86_const.UC_X86_INS_IN),
             (uc_const.UC_HOOK_INSN, port_out, x86_const.UC_X86_INS_OUT),
         )
@@ -179,7 +180,7 @@ class NativeEngine(Engine):
             self._hook_handles.append(handle)
         self._install_deferral()
         names["start"] = at.address_of("uc_emu_start")
-        self._enter = _ENTER(self._code.add(thunks.ENTER, names))
+        self._enter = _ENTER(self._code.add(run_thunks.ENTER, names))
         self.control_address = control
         self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
         walk = self._code.add(PAGE_WALK, names)
@@ -208,7 +209,7 @@ class NativeEngine(Engine):
     def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
         data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)
         self._quick.append((physical, size, data))
-        return ctypes.c_void_p(self._code.add(thunks.QUICK_READ, {})), data
+        return ctypes.c_void_p(self._code.add(run_thunks.QUICK_READ, {})), data
 
     def answer_quickly(self, physical: int | None, value: int = 0) -> None:
         for start, size, data in self._quick:

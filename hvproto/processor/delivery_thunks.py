@@ -1,4 +1,4 @@
-"""The machine code that Unicorn calls in a run instead of Python, in assembly: hooks of the native engine.
+"""The machine code that delivers exceptions, in assembly: hooks of the native engine that Unicorn calls in a run.
 
 With no Python frame on the stack, a nested fault may longjmp over them safely; and an exception from ring 3 to ring 0
 and its IRET cost about an empty Python hook's time: 1.2 with the engine's own delivery, 0.6 where `fast_delivery` takes
@@ -8,17 +8,9 @@ the engine before anything has changed, and Python delivers.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-from functools import cache
-
-import keystone
-
 from hvproto.processor import private_layout as at
 from hvproto.processor.control_block import (
     CTL_ASK,
-    CTL_BLOCK_END,
-    CTL_BLOCK_START,
     CTL_COUNTS,
     CTL_CPU,
     CTL_CR2,
@@ -31,12 +23,9 @@ from hvproto.processor.control_block import (
     CTL_NOT_CANONICAL,
     CTL_NOW,
     CTL_PREFIXES,
-    CTL_RESUMING,
     CTL_SEEN_CODE,
     CTL_SEEN_STACK,
-    CTL_STOPPED,
     CTL_UC,
-    CTL_UNTIL_OPEN,
     CTL_UPDATES,
     CTL_UPDATES_0F,
     CTL_VECTOR,
@@ -49,12 +38,10 @@ from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
     CR4_OSFXSR,
-    DR7_ENABLED,
-    EFLAGS_IF,
     EFLAGS_RF,
     EFLAGS_VM,
 )
-from hvproto.processor.state import SUMMARY_CPL, SUMMARY_LONG, SUMMARY_SHADOW
+from hvproto.processor.state import SUMMARY_CPL, SUMMARY_LONG
 
 
 def _plain_gate(control: str, vector: int) -> str:
@@ -386,155 +373,3 @@ done:
     pop rbx
     ret
 """
-
-# RF suppresses instruction breakpoints for one instruction. The engine keeps it for a block, and shows it to PUSHF: it
-# is cleared as the block begins, and with breakpoints set, that block is made to hold one instruction.
-BLOCK = f"""
-    mov rax, qword ptr [rcx + {CTL_NOW}]
-    cmp rax, qword ptr [rcx + {CTL_DEADLINE}]
-    jae expired
-    mov r8, qword ptr [rcx + {CTL_ENV}]
-    cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
-    jne closed_so_far
-charge:
-    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_RF}
-    jnz resume
-resumed:
-    mov edx, edx
-    add rax, rdx
-    mov qword ptr [rcx + {CTL_NOW}], rax
-    mov qword ptr [rcx + {CTL_BLOCK_START}], rsi
-    add rsi, rdx
-    mov qword ptr [rcx + {CTL_BLOCK_END}], rsi
-    ret
-resume:
-    test dword ptr [r8 + {at.ENV_DR7}], {DR7_ENABLED}
-    jz clear
-    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
-    jnz clear
-    mov dword ptr [rcx + {CTL_RESUMING}], 1
-    jmp expired
-clear:
-    and dword ptr [r8 + {at.ENV_EFLAGS}], {~EFLAGS_RF}
-    jmp resumed
-closed_so_far:
-    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_IF}
-    jz charge
-    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
-    jnz charge
-expired:
-    mov dword ptr [rcx + {CTL_STOPPED}], 1
-    movabs rax, {{stop}}
-    jmp rax
-"""
-
-
-# A run of the engine: RDI is the control block. EAX becomes the engine's status, or 0x10000 if all went well, HLT was
-# executed, and nothing else has to be looked at.
-ENTER = f"""
-    push rbx
-    mov rbx, rdi
-    mov rax, qword ptr [rbx + {CTL_CPU}]
-    mov dword ptr [rax + {at.CPU_HALTED}], 0
-    mov rax, qword ptr [rbx + {CTL_ENV}]
-    mov dword ptr [rax + {at.ENV_OLD_EXCEPTION}], -1
-    mov rsi, qword ptr [rax + {at.ENV_EIP}]
-    xor eax, eax
-    mov dword ptr [rbx + {CTL_STOPPED}], eax
-    mov dword ptr [rbx + {CTL_DELIVERING}], eax
-    mov dword ptr [rbx + {CTL_LEFT}], eax
-    mov dword ptr [rbx + {CTL_RESUMING}], eax
-    mov rdi, qword ptr [rbx + {CTL_UC}]
-    xor edx, edx
-    xor ecx, ecx
-    xor r8d, r8d
-    movabs rax, {{start}}
-    call rax
-    test eax, eax
-    jnz entered
-    mov rcx, qword ptr [rbx + {CTL_CPU}]
-    cmp dword ptr [rcx + {at.CPU_HALTED}], 0
-    je entered
-    cmp dword ptr [rbx + {CTL_LEFT}], 0
-    jne entered
-    mov eax, 0x10000
-entered:
-    pop rbx
-    ret
-"""
-
-
-def port_thunk(arguments: tuple[str, ...], control: str, callback: str) -> str:
-    """IN/OUT: the IOPL and I/O-bitmap check that Unicorn leaves out, then Python's callback."""
-    saves = "\n".join(f"    push {name}" for name in arguments)
-    restores = "\n".join(f"    pop {name}" for name in reversed(arguments))
-    pad = 8 if len(arguments) % 2 == 0 else 0
-    return f"""
-    mov r9, {control}
-    mov r10, qword ptr [r9 + {CTL_ENV}]
-    test dword ptr [r10 + {at.ENV_CR0}], 1
-    jz allowed
-    mov eax, dword ptr [r10 + {at.ENV_SUMMARY}]
-    and eax, 3
-    mov r11d, dword ptr [r10 + {at.ENV_EFLAGS}]
-    test r11d, 0x20000
-    jnz check
-    shr r11d, 12
-    and r11d, 3
-    cmp eax, r11d
-    jbe allowed
-check:
-{saves}
-    sub rsp, {pad}
-    mov rdi, r10
-    movabs rax, {{check_byte}}
-    cmp edx, 1
-    je call_check
-    movabs rax, {{check_word}}
-    cmp edx, 2
-    je call_check
-    movabs rax, {{check_long}}
-call_check:
-    call rax
-    add rsp, {pad}
-{restores}
-allowed:
-    movabs rax, {callback}
-    jmp rax
-"""
-
-
-# A load where functions answer: at RCX are the one offset that is known, what it gives, and whom to ask for others.
-QUICK_READ = """
-    cmp rsi, qword ptr [rcx]
-    jne ask
-    cmp edx, 4
-    jne ask
-    mov eax, dword ptr [rcx + 8]
-    ret
-ask:
-    jmp qword ptr [rcx + 16]
-"""
-
-
-class CodePage:
-    """Executable memory with thunks in it; it must outlive the engine that calls them."""
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, 8192, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        self._free = 0
-
-    def add(self, source: str, names: dict[str, int]) -> int:
-        """Assemble a thunk with these numbers in place of ``{names}``; returns its address."""
-        code = _assemble(source.format_map(names))
-        place = self._free
-        self._page[place : place + len(code)] = code
-        self._free += len(code) + 15 & ~15
-        return self._base + place
-
-
-@cache
-def _assemble(source: str) -> bytes:
-    code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(source, as_bytes=True)
-    return bytes(code)

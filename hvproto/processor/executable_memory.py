@@ -1,0 +1,32 @@
+"""Executable memory for machine code of ours."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from functools import cache
+
+import keystone
+
+
+class ExecutableMemory:
+    """Executable memory with thunks in it; it must outlive the engine that calls them."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, 8192, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._free = 0
+
+    def add(self, source: str, names: dict[str, int]) -> int:
+        """Assemble a thunk with these numbers in place of ``{names}``; returns its address."""
+        code = _assemble(source.format_map(names))
+        place = self._free
+        self._page[place : place + len(code)] = code
+        self._free += len(code) + 15 & ~15
+        return self._base + place
+
+
+@cache
+def _assemble(source: str) -> bytes:
+    code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(source, as_bytes=True)
+    return bytes(code)
