@@ -1,7 +1,8 @@
 """The native way: exceptions delivered by the engine's own, unexported-to-Python interrupt code.
 
 Unicorn never looks at the IDT, but the wheel exports the function that does. Machine code of ours, which Unicorn calls
-as hooks (`delivery_thunks`), decides whether it may: what it does by the book, it does at once; the rest comes to Python.
+as hooks (`delivery_thunks`), decides whether it may: what it does by the book, it does at once; all else comes to
+Python.
 """
 
 from __future__ import annotations

