@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from hvproto.hypervisor.hypervisor import Hypervisor
 from hvproto.machine.console_input import KeyboardSink, SerialSink
 from hvproto.machine.machine import Machine
 
@@ -93,8 +94,12 @@ class Terminal(StandardInput):
 
 
 @contextmanager
-def standard_input(machine: Machine, *, keyboard: bool = False) -> Iterator[Callable[[], bool]]:
+def standard_input(
+    machine: Machine, hypervisor: Hypervisor | None = None, *, keyboard: bool = False
+) -> Iterator[Callable[[], bool]]:
     """Give our standard input, if there is one, to the machine's serial port, or to its keyboard.
+
+    If it has a single guest, also to that one's serial port: each byte goes to who looks for it first.
 
     Gives a function that says whether a terminal has been taken over for that by now.
     """
@@ -103,6 +108,8 @@ def standard_input(machine: Machine, *, keyboard: bool = False) -> Iterator[Call
         yield lambda: False
         return
     machine.connect(source, KeyboardSink(machine.platform.keyboard) if keyboard else SerialSink(machine.board.uart))
+    if hypervisor is not None and len(hypervisor.images) == 1:
+        hypervisor.on_guest = lambda guest: guest.connect(source)
     if not isinstance(source, Terminal):
         yield lambda: False
         return

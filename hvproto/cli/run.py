@@ -13,7 +13,7 @@ from hvproto.cli.compare import print_comparison
 from hvproto.cli.completion import guests, hosts, plans
 from hvproto.cli.console import standard_input
 from hvproto.cli.failures import INTERRUPTED
-from hvproto.cli.inputs import open_disk, open_kernel, parse_ram, require_ram
+from hvproto.cli.inputs import boot_options, open_disk, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.progress import progress_of
 from hvproto.cli.recordings import recordings
@@ -85,6 +85,11 @@ def run(
             "--compare", help="Count instructions from four events to the guest's handlers and back, under each plan."
         ),
     ] = False,
+    append: Annotated[str, typer.Option(metavar="TEXT", help="Command line for multiboot guests.")] = "",
+    module: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[=TEXT]", help="Module for multiboot guests, with its command line; repeatable."),
+    ] = None,
     gdb: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; nothing runs before it says so.")
     ] = None,
@@ -93,16 +98,18 @@ def run(
     """Run a guest kernel on a host's processor, and tell the story.
 
     Without options: the bundled host, with the bundled guest, under the plan mirrored. The exit status is 0 if all
-    went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used. A host
-    that looks for input on COM1 gets what stdin has. Several guests share the processor as the host's scheduler has it;
-    what ends one of them harms no other, and the exit status is the first one's that isn't 0. How many there are, and
-    their memory, the host is told on its multiboot command line: "guests=2 memory=64".
+    went well, the guest's own if it ends with one, 1 if a kernel comes to grief, 2 if the input can't be used. What
+    stdin has goes to COM1 of whoever looks for it, the host or the only guest. Several guests share the processor as
+    the host's scheduler has it; what ends one of them harms no other, and the exit status is the first one's that isn't
+    0. How many there are, and their memory, the host is told on its multiboot command line: "guests=2 memory=64".
 
     \b
     Examples:
       hvproto run
       hvproto run --plan direct --quiet
       hvproto run --guest hello --verbose
+      hvproto run --guest kernel.elf --append "debug" --module initrd.img
+      echo ls | hvproto run --guest kernel.elf --quiet
       hvproto run --guest guest --guest guest64 --guest-ram 64M --quiet
       hvproto run --guest kernel.elf --events events.jsonl --limit 100000000
       hvproto run --report report.html --trace trace.json
@@ -128,6 +135,9 @@ def run(
     if host == DEFAULT_HOST:
         _require_room(needs, ram_size)
     host_image, guest_images = open_kernel(host), [open_kernel(name) for name in names]
+    guest_options = boot_options(append, module or [])
+    for image in guest_images:
+        require_use(image, guest_options, None)
     disk_contents = open_disk(disk)
     require_ram(host_image, ram_size)
     if host == DEFAULT_HOST:  # another one may have other ideas of its guests' memory
@@ -139,7 +149,7 @@ def run(
 
         build = session_subject(
             host_image, guest_images[0], wanted, ram_size=ram_size, disk=disk_contents, limit=limit,
-            options=needs.options,
+            options=needs.options, guest_options=guest_options,
         )  # fmt: skip
         serve_gdb(build, gdb, guest_to_stdout)
     inputs = [Path(image.path) for image in (host_image, *guest_images)] + ([Path(disk)] if disk else [])
@@ -149,6 +159,7 @@ def run(
     session = Session(
         host_image, guest_images, wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
         on_host_debug=None if story is None else story.host_console, options=needs.options,
+        guest_options=guest_options,
     )  # fmt: skip
     hypervisor = session.hypervisor
     failed: dict[int, HvprotoError] = {}
@@ -168,7 +179,7 @@ def run(
             bus.subscribe(subscriber)
         with (
             interruptible(session.machine.processor.engine),
-            standard_input(session.machine) as progress.converses,
+            standard_input(session.machine, hypervisor) as progress.converses,
             progress.running(),
         ):
             try:

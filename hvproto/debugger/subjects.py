@@ -57,9 +57,12 @@ def session_subject(
     typed: bytes = b"",
     engine: str | None = None,
     options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+    guest_options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     influence: Influence = no_influence,
 ) -> Build:
     """A host, which is given ``options``, with a guest. The output is whose "guest" and "host" say.
+
+    What is typed goes to COM1 of whoever looks for it first.
 
     ``influence`` is asked each time that the run is built: what it makes begins with the run.
     """
@@ -69,12 +72,20 @@ def session_subject(
         policy, handlers = influence()
         session = Session(
             host, [guest], plan, ram_size=ram_size, disk=disk, bus=bus, engine=engine, options=options, policy=policy,
+            guest_options=guest_options,
             on_guest_output=lambda byte: output("guest", byte), on_host_debug=lambda byte: output("host", byte),
         )  # fmt: skip
         machine = session.machine
-        session.hypervisor.on_guest = lambda guest: _add_handlers(guest, handlers)
-        if typed:
-            machine.connect(TypedInput(typed), SerialSink(machine.board.uart))
+        source = TypedInput(typed) if typed else None
+        if source is not None:
+            machine.connect(source, SerialSink(machine.board.uart))
+
+        def prepare(made: Guest) -> None:
+            _add_handlers(made, handlers)
+            if source is not None:
+                made.connect(source)
+
+        session.hypervisor.on_guest = prepare
         return Subject(machine, bus, session, lambda: session.run(limit))
 
     return build

@@ -26,6 +26,7 @@ from hvproto.hypervisor.process_space import Mapping, ProcessSpace
 from hvproto.hypervisor.run_block import MAPPINGS, BadRunBlock, RunBlock
 from hvproto.hypervisor.sensitive import Decoder
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.machine import Machine
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
@@ -53,8 +54,9 @@ class ApplicationGuest(Guest):
         bus: EventBus,
         pristine: Any,
         image: Image,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
-        super().__init__(number, machine, memory, sectors, bus, pristine, image)
+        super().__init__(number, machine, memory, sectors, bus, pristine, image, options)
         processor = machine.processor
         self.cpu = ProcessCpu(processor, memory, lambda: self.now, self.model)
         self.cpu.on_setting = self._on_setting
@@ -244,7 +246,7 @@ class ApplicationGuest(Guest):
 
     def _what_next(self) -> Leave | None:
         """Why the guest can't go on now; None if it can. An interrupt of its own devices is delivered."""
-        self.clock.run_due()
+        self.keep_time()
         reason = self.reason_to_leave()
         if reason is not None:
             return reason

@@ -18,6 +18,7 @@ from hvproto.hypervisor.guest import Guest, Leave
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.plan import Provider
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.machine import Machine
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
@@ -40,8 +41,9 @@ class DirectGuest(Guest):
         power_on: dict[Setting, SettingValue],
         pristine: Any,
         image: Image,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
-        super().__init__(number, machine, memory, sectors, bus, pristine, image)
+        super().__init__(number, machine, memory, sectors, bus, pristine, image, options)
         if not memory.is_identity:
             raise Unsupported(
                 Where(World.HYPERVISOR, machine.processor.eip),
@@ -91,7 +93,7 @@ class DirectGuest(Guest):
     def run(self, limit: int) -> Leave:
         machine, processor = self.machine, self.machine.processor
         while True:
-            self.clock.run_due()
+            self.keep_time()
             reason = self.reason_to_leave()
             if reason is not None:
                 return reason

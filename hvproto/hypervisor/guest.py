@@ -18,9 +18,11 @@ from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.guest_pc import GuestPc
 from hvproto.hypervisor.host_functions import HostFunctions, Stream
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.boot import BootState, load_kernel
 from hvproto.machine.clock import Clock
+from hvproto.machine.console_input import ByteSource, ConsoleInput, SerialSink
 from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machine
 from hvproto.machine.screen import Screen
 from hvproto.processor.engine import UnmappedAccess
@@ -71,7 +73,9 @@ class Guest(ABC):
         bus: EventBus,
         pristine: Any,
         image: Image,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
+        """``options`` are the command line and the modules of a multiboot kernel."""
         self.number = number
         self.machine = machine
         self.image = image
@@ -91,10 +95,13 @@ class Guest(ABC):
         self.hosts_time_stands = False
         """This guest's stay takes the host's devices no time."""
         self.started = False
+        self._options = options
         self._context = pristine
         self._skew = 0
         self._frozen_at: int | None = 0
         self.clock = Clock(lambda: self.now)
+        self.console: ConsoleInput | None = None
+        """Input from outside, once `connect` has been called."""
         self._resets = False
         self._nmi_waits = False
         self.pc = GuestPc(self, self.clock, memory, self.functions, image, sectors)
@@ -116,6 +123,12 @@ class Guest(ABC):
     def freeze(self) -> None:
         self._frozen_at = self.now
 
+    def keep_time(self) -> None:
+        """To be called between two runs of the processor: devices do what is due, and input comes in."""
+        self.clock.run_due()
+        if self.console is not None:
+            self.console.look()
+
     def skip_to_next_event(self) -> bool:
         """Let the guest's time jump to its next event (it waits in HLT); False if there is none."""
         when = self.clock.next_event()
@@ -135,6 +148,8 @@ class Guest(ABC):
         own = self.clock.next_event()
         if own is not None:
             times.append(own + self._skew)
+        if self.console is not None:
+            times.append(self.console.deadline(NEVER - self._skew) + self._skew)
         return min(times)
 
     # -- devices -----------------------------------------------------------------------------
@@ -167,6 +182,14 @@ class Guest(ABC):
     def feed(self, data: bytes) -> None:
         """Let bytes arrive at the guest's COM1."""
         self.board.uart.receive(data)
+
+    def connect(self, source: ByteSource) -> None:
+        """Bring the bytes of ``source`` to the guest's COM1, one by one, as the guest looks for them."""
+        self.console = ConsoleInput(source, SerialSink(self.board.uart), lambda: self.now, self._check_for_ctrl_c)
+        self.board.uart.on_wanted = self.request_look
+
+    def _check_for_ctrl_c(self) -> None:
+        self.machine.processor.on_breath()
 
     @property
     def screen(self) -> Screen:
@@ -210,7 +233,9 @@ class Guest(ABC):
     def load(self, image: Image) -> BootState:
         """Put the guest's kernel into its memory. Raises ImageError."""
         self.machine.images[World.GUEST] = image
-        return load_kernel(image, self.memory.size, lambda gpa, data: _store(self.memory, gpa, data))
+        return load_kernel(
+            image, self.memory.size, lambda gpa, data: _store(self.memory, gpa, data), self._options, len(self.pc.disks)
+        )
 
     @abstractmethod
     def where(self) -> Where:
@@ -287,11 +312,22 @@ class Guest(ABC):
         self._offered = False
         events = IDLE_EVENTS
         while not self.board.interrupts.pending:
+            if self._input_came(self.clock.next_event() if events else None):
+                continue
             if not events or not self.skip_to_next_event():
                 self.end(0, "HLT with nothing that could wake it")
                 return self.reason_to_leave()
             events -= 1
         return None
+
+    def _input_came(self, until: int | None) -> bool:
+        """Wait for input that would wake the guest, until its own next event at ``until``, or for ever."""
+        came = None if self.console is None else self.console.wait(until)
+        if came is None:
+            return False
+        self._skew -= max(came - self.now, 0)
+        self.clock.run_due()
+        return True
 
     def host_interrupt_pending(self) -> bool:
         """External interrupts belong to the host."""

@@ -29,6 +29,7 @@ from hvproto.hypervisor.run_block import EVENT_HANDLED, BadRunBlock, Door, RunBl
 from hvproto.hypervisor.save_area import SaveArea
 from hvproto.hypervisor.stay import ForHost, Stay, decoupled, settle, stay
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.machine import Machine
 from hvproto.processor.settings import EFLAGS_IF, Setting
 
@@ -60,6 +61,7 @@ class Hypervisor:
         policy: RelocationPolicy = DEFAULT_POLICY,
         *,
         shows_disk: bool = True,
+        guest_options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
         self.machine = machine
         self.plan = plan
@@ -68,6 +70,7 @@ class Hypervisor:
         self._on_guest_output = on_guest_output
         self._policy = policy
         self._shows_disk = shows_disk
+        self._options = guest_options
         self.guests: dict[int, Guest] = {}
         self.coupling: Coupling | None = None
         """The coupling of the guest that was entered last."""
@@ -148,7 +151,7 @@ class Hypervisor:
         sectors = machine.disk_sectors if self._shows_disk or image.kind != "disk" else 0
         guest: Guest
         if self.plan.guest_in_process:
-            guest = ApplicationGuest(number, machine, memory, sectors, self.bus, self._pristine, image)
+            guest = ApplicationGuest(number, machine, memory, sectors, self.bus, self._pristine, image, self._options)
             self._watch_from_outside()
             self.guests[number] = guest
             self.on_guest(guest)
@@ -156,12 +159,13 @@ class Hypervisor:
         if self.plan.guest_at_ring0:
             frame = Pool(machine.ram.view, pool_frames()).allocate()
             guest = DirectGuest(
-                number, machine, memory, frame, sectors, self.bus, self._power_on, self._pristine, image
+                number, machine, memory, frame, sectors, self.bus, self._power_on, self._pristine, image, self._options
             )
         else:
             guest = MirroredGuest(
-                number, machine, memory, pool_frames(), sectors, self.bus, self._pristine, image, self._policy, state
-            )
+                number, machine, memory, pool_frames(), sectors, self.bus, self._pristine, image, self._policy, state,
+                self._options,
+            )  # fmt: skip
             if state is None:
                 guest.routes.update(self.plan.vectors)
                 guest.space.may_shrink = self.plan.shrinks_region

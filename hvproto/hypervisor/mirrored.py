@@ -31,6 +31,7 @@ from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.hypervisor.write_watch import Listener, WriteWatch
 from hvproto.images.image import Image
+from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.machine import Machine
 from hvproto.processor.engine import SystemCall, UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
@@ -85,9 +86,10 @@ class MirroredGuest(Guest):
         image: Image,
         policy: RelocationPolicy = DEFAULT_POLICY,
         state: GuestState | None = None,
+        options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
         """``state`` is that of a guest that this one is to go on as; without, it boots its image."""
-        super().__init__(number, machine, memory, sectors, bus, pristine, image)
+        super().__init__(number, machine, memory, sectors, bus, pristine, image, options)
         processor = machine.processor
         self.cpu = VirtualCpu(processor, memory, lambda: self.now, self.model)
         self.cpu.behind = self.pc.platform.space
@@ -336,7 +338,7 @@ class MirroredGuest(Guest):
     def _turn(self, limit: int) -> Leave | None:
         """One run of the processor, with what has to be done before and after it."""
         machine, processor = self.machine, self.machine.processor
-        self.clock.run_due()
+        self.keep_time()
         self.exit_policy.finish_event()
         reason = self.reason_to_leave()
         if reason is not None:

@@ -26,8 +26,8 @@ class Session:
     ``on_guest_output`` gets each byte that a guest prints, once the host's driver has printed it;
     ``on_host_debug`` each byte of the host's debug console. ``policy`` says where a mirrored guest's
     region goes. ``options`` are the host's command line and modules: how many guests the bundled host is to have, and
-    with how much memory (`accommodate`). Raises PlanError for a plan that can't run a guest, ImageError for a host
-    that doesn't fit.
+    with how much memory (`accommodate`); ``guest_options`` are each guest's. Raises PlanError for a plan that can't run
+    a guest, ImageError for a host that doesn't fit.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class Session:
         on_host_debug: Callable[[int], None] | None = None,
         policy: RelocationPolicy = DEFAULT_POLICY,
         options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
+        guest_options: BootOptions = BootOptions(),  # noqa: B008 - it can't change
     ) -> None:
         plan.check_runnable()
         self.bus = bus or EventBus()
         self.machine = Machine(ram_size, disk, world=World.HOST, engine=engine, on_debug=on_host_debug)
         self.hypervisor = Hypervisor(
-            self.machine, guests, plan, self.bus, on_guest_output, policy, shows_disk=disk is not None
-        )
+            self.machine, guests, plan, self.bus, on_guest_output, policy, shows_disk=disk is not None,
+            guest_options=guest_options,
+        )  # fmt: skip
         self.machine.load(host, options)
 
     @property

@@ -31,11 +31,13 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **changes}
 
 
-def hvproto(*arguments: str | Path, cwd: Path | None = None, timeout: int = 120, **variables: str) -> Ended:
-    """Run `hvproto` to its end. Whatever happens, there must be no traceback."""
+def hvproto(
+    *arguments: str | Path, cwd: Path | None = None, timeout: int = 120, typed: bytes = b"", **variables: str
+) -> Ended:
+    """Run `hvproto` to its end, with ``typed`` on its standard input. Whatever happens, there must be no traceback."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
+        cwd=cwd, env=environment(**variables), input=typed, capture_output=True, timeout=timeout,
         check=False,
     )  # fmt: skip
     stderr = done.stderr.decode("utf-8", "backslashreplace")
