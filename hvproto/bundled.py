@@ -20,15 +20,12 @@ DEFAULT_GUEST = "guest"
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A bundled kernel; a host's name begins with "host"."""
+    """A kernel that has a name. Of those that are bundled, a host's begins with "host"."""
 
     name: str
     path: Path
     description: str
-
-    @property
-    def kind(self) -> Literal["host", "guest"]:
-        return "host" if self.name.startswith("host") else "guest"
+    kind: Literal["host", "guest"]
 
 
 def folder() -> Path:
@@ -45,7 +42,11 @@ def kernels() -> list[Kernel]:
     >>> [kernel.name for kernel in kernels() if kernel.kind == "host"]
     ['host']
     """
-    found = [Kernel(path.stem, path, _description(path)) for path in folder().glob(f"*{SUFFIX}") if path.is_file()]
+    found = [
+        Kernel(path.stem, path, _description(path), "host" if path.stem.startswith(DEFAULT_HOST) else "guest")
+        for path in folder().glob(f"*{SUFFIX}")
+        if path.is_file()
+    ]
     return sorted(found, key=lambda kernel: (kernel.kind != "host", kernel.name))
 
 

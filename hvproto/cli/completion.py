@@ -1,25 +1,25 @@
-"""What the shell offers behind an option, beside files: the names of what is bundled."""
+"""What the shell offers behind an option, beside files: names of the project's kernels and of what is bundled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hvproto import bundled
+from hvproto import bundled, project
 from hvproto.hypervisor.plan import BUILT_IN
 
 
 def hosts(incomplete: str) -> list[str]:
-    """Bundled hosts.
+    """Hosts that have a name.
 
     >>> hosts("ho"), hosts("x")
     (['host'], [])
     """
-    return _beginning(incomplete, (kernel.name for kernel in bundled.kernels() if kernel.kind == "host"))
+    return _beginning(incomplete, _names("host"))
 
 
 def guests(incomplete: str) -> list[str]:
-    """Bundled guests."""
-    return _beginning(incomplete, (kernel.name for kernel in bundled.kernels() if kernel.kind == "guest"))
+    """Guests that have a name."""
+    return _beginning(incomplete, _names("guest"))
 
 
 def plans(incomplete: str) -> list[str]:
@@ -29,6 +29,10 @@ def plans(incomplete: str) -> list[str]:
     ['mirrored']
     """
     return _beginning(incomplete, BUILT_IN)
+
+
+def _names(kind: str) -> list[str]:
+    return [kernel.name for kernel in (*project.kernels(), *bundled.kernels()) if kernel.kind == kind]
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`hvproto guests`: the bundled kernels."""
+"""`hvproto guests`: the kernels that have a name, the project's own and the bundled ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from hvproto import bundled
+from hvproto import bundled, project
 
 
 def guests(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of lines.")] = False,
 ) -> None:
-    """List the bundled kernels, and what each of them shows.
+    """List the kernels that have a name: the project's own, then the bundled ones, and what each of them shows.
+
+    A project names its own in its pyproject.toml, as [tool.hvproto.guests] and [tool.hvproto.hosts]: mine = "mine.asm".
 
     \b
     Examples:
@@ -21,7 +23,7 @@ def guests(
       hvproto run --guest hello              run one of them
       hvproto guests --json | python3 -m json.tool
     """
-    kernels = bundled.kernels()
+    kernels = [*project.kernels(), *bundled.kernels()]
     if as_json:
         rows = [
             {"name": kernel.name, "kind": kernel.kind, "path": str(kernel.path), "description": kernel.description}

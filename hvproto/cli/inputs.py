@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvproto import bundled
+from hvproto import bundled, project
 from hvproto.addresses import GPA
 from hvproto.errors import BadInput, ImageError
 from hvproto.images.image import Image
@@ -18,7 +18,7 @@ MOST_DISKS = 2
 
 
 def open_kernel(name: str, at: str | None = None) -> Image:
-    """The image in a file, or the bundled kernel of that name; a file goes first.
+    """The image in a file, or the project's or the bundled kernel of that name, in this order.
 
     ``at`` is where a flat image goes. Raises ImageError, and BadInput for an address that can't be one.
     """
@@ -30,11 +30,12 @@ def open_kernel(name: str, at: str | None = None) -> Image:
 
 def _path_of(name: str) -> Path:
     path = Path(name)
-    kernel = None if path.is_file() else bundled.find(name)
+    kernel = None if path.is_file() else project.find(name) or bundled.find(name)
     if kernel is not None:
         return kernel.path
     if not path.exists() and not path.suffix and path.name == name:
-        raise ImageError(name, f"no such file, and no bundled kernel is called so; there are {bundled.names()}")
+        names = ", ".join(kernel.name for kernel in (*project.kernels(), *bundled.kernels()))
+        raise ImageError(name, f"no such file, and no kernel is called so; there are {names}")
     return path
 
 
