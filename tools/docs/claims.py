@@ -29,9 +29,10 @@ FILES: dict[int, tuple[str, ...]] = {
     6: (_SPACE, _RELOCATION), 7: (_RELOCATION, _REGION), 8: (_MONITOR, _SPACE),
     9: (_COUPLING, _SAVE_AREA), 10: (_DIRECT,), 11: (_COUPLING, _SAVE_AREA), 12: (_FUNCTIONS, _HYPERVISORS),
     13: (_DOOR, _HYPERVISORS), 14: (_DIRECT,), 15: (_DIRECT,), 16: (_DIRECT,), 17: (_COUPLING,),
-    18: (_DIRECT, _COUPLING), 19: (_DIRECT, _COUPLING), 20: (_FUNCTIONS, _COUPLING), 21: (_SAVE_AREA,), 22: (_SAVE_AREA, _COUPLING),
-    23: (_SAVE_AREA,), 24: (_DIRECT, _COUPLING), 25: (_COUPLING, _SAVE_AREA), 26: (_COUPLING, _SAVE_AREA),
-    27: (_COUPLING, _SAVE_AREA, _DOOR), 28: (_PLAN, _COUPLING), 29: (_PLAN, _COUPLING), 30: (_PLAN, _COUPLING),
+    18: (_DIRECT, _COUPLING), 19: (_DIRECT, _COUPLING), 20: (_FUNCTIONS, _COUPLING), 21: (_SAVE_AREA,),
+    22: (_SAVE_AREA, _COUPLING), 23: (_SAVE_AREA,), 24: (_DIRECT, _COUPLING), 25: (_COUPLING, _SAVE_AREA),
+    26: (_COUPLING, _SAVE_AREA), 27: (_COUPLING, _SAVE_AREA, _DOOR), 28: (_PLAN, _COUPLING),
+    29: (_PLAN, _COUPLING), 30: (_PLAN, _COUPLING),
 }  # fmt: skip
 """Where each claim is carried out, the heart of it first."""
 _CONTRASTS = ("test_with", "test_a_region_that", "test_another", "test_in_the_plan_mirrored_it_is_not")
