@@ -78,7 +78,8 @@ def test_links_and_tests_that_are_named_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert "://" in target or (page.parent / target).exists(), target
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+    for sentence, file in re.findall(r"\[([a-z0-9]+(?: [a-z0-9]+){2,})\]\([./]+/(tests/[\w/]+\.py)\)", text):
+        name = f"test_{sentence.replace(' ', '_')}"
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), name
     for file in re.findall(r"`((?:hvproto|guests|tests|tools)/[\w/.]+\.\w+)`", text):
         assert (ROOT / file).is_file() or (ROOT / "hvproto/images/include" / file).is_file(), file
