@@ -30,6 +30,7 @@ _FEW = 16
 _CHUNK = 256
 """Pieces that are looked at in one go, from the top."""
 _START, _END, _BEFORE, _AFTER, _LARGEST = range(5)
+_NOTHING = PAGES_48, 0
 
 
 class FreeSpace:
@@ -59,6 +60,10 @@ class FreeSpace:
         self._dirty: set[int] = set()
         """Spans (by number) of single tables whose entries have changed."""
         self._dirty_ranges: list[tuple[int, int]] = [(0, self._pages)]
+        self._least = 0
+        self._highest = _NOTHING
+        """The highest hole of ``_least`` pages or more, as [first, end), as long as no change has come near it or above it.
+        The region is in that hole as a rule, and the guest below: to ask for it again costs 3 Y, a search some 60."""
 
     @property
     def pages(self) -> int:
@@ -67,6 +72,8 @@ class FreeSpace:
 
     def touch(self, first: int, end: int) -> None:
         """The guest may have changed its mapping of the pages [first, end)."""
+        if end >= self._highest[0]:
+            self._highest = _NOTHING
         if end - first <= self._span:
             self._dirty.add(first // self._span)
             if end - first > 1:
@@ -83,6 +90,18 @@ class FreeSpace:
 
         In 48 bits the upper half comes first, as its addresses are higher.
         """
+        first, end = self._highest
+        known = end > first and self._least == at_least
+        if known:
+            yield GVA(canonical(first)), end - first
+        for number, (first, end) in enumerate(self._search(at_least)):
+            if number or not known:
+                if not number:
+                    self._least, self._highest = at_least, (first, end)
+                yield GVA(canonical(first)), end - first
+
+    def _search(self, at_least: int) -> Iterator[tuple[int, int]]:
+        """The same as page numbers, [first, end)."""
         self._refresh()
         pieces, gaps = self._pieces, self._gaps
         for high in range(pieces.shape[1], 0, -_CHUNK):
@@ -91,18 +110,20 @@ class FreeSpace:
             for at in reversed(fits.nonzero()[0].tolist()):
                 start, end, before, after, largest = pieces[:, low + at].tolist()
                 if gaps[low + at] >= at_least:
-                    yield GVA(canonical(end - after)), int(gaps[low + at])
+                    yield end - after, end - after + int(gaps[low + at])
                 if largest >= at_least:
                     for first, stop in self._inside(start, end, before, after, at_least):
-                        yield GVA(canonical(start + first)), stop - first
+                        yield start + first, start + stop
 
     def is_free(self, gva: int, pages: int) -> bool:
         """Whether nothing is mapped in so many pages from an address on, and the region may be there."""
-        self._refresh()
         first = page_number(gva)
         end = first + pages
         if pages < 1 or gva != canonical(first) or end > self._pages:
             return False
+        if self._highest[0] <= first and end <= self._highest[1]:
+            return True
+        self._refresh()
         low = int(self._pieces[_END].searchsorted(first, "right"))
         high = int(self._pieces[_START].searchsorted(end, "left"))
         for start, stop in self._pieces[:2, low:high].T.tolist():
@@ -110,6 +131,19 @@ class FreeSpace:
             if mapped is None or 1 in mapped[max(first - start, 0) : end - start]:
                 return False
         return True
+
+    def mapped(self, first: int, end: int) -> list[int]:
+        """The page numbers in [first, end) of what isn't free, in order."""
+        if self._highest[0] <= first and end <= self._highest[1]:
+            return []
+        self._refresh()
+        low = int(self._pieces[_END].searchsorted(first, "right"))
+        high = int(self._pieces[_START].searchsorted(end, "left"))
+        found: list[int] = []
+        for start, stop in self._pieces[:2, low:high].T.tolist():
+            pages = self._mapped(start, stop)
+            found += [page for page in range(max(first, start), min(end, stop)) if pages is None or pages[page - start]]
+        return found
 
     def widest(self) -> tuple[GVA, int]:
         """(start, pages) of the largest hole, the highest of those; (0, 0) if there is none."""

@@ -365,27 +365,29 @@ class Mirror:
 
         Those are read-only unless ``writable_code``; the others can be written to.
         """
-        for index, frame in enumerate(frames):
-            code = index < code_pages
-            entry = frame | P | A | REGION | (W | D if writable_code or not code else 0) | (0 if code else NX)
-            at = linear + index * PAGE_SIZE
-            self._region[page_number(at)] = entry
-            self._set_both(at, entry)
-
-    def _set_both(self, linear: int, entry: int) -> None:
-        self.kernel.set(linear, entry)
-        self.user.set(linear, entry)
+        data, code = P | A | REGION | W | D | NX, P | A | REGION | (W | D if writable_code else 0)
+        entries = [frame | code for frame in frames[:code_pages]] + [frame | data for frame in frames[code_pages:]]
+        first = page_number(linear)
+        self._region.update(zip(range(first, first + len(entries)), entries, strict=True))
+        row = np.array(entries, np.uint64)
+        self.kernel.put(first, row)
+        self.user.put(first, row)
 
     def clear_region(self, linear: int, pages: int) -> None:
         """Take the region out; what the guest maps there appears."""
-        for at in range(linear, linear + pages * PAGE_SIZE, PAGE_SIZE):
-            self._region.pop(page_number(at), None)
-            if not self.released:
-                self._set_both(at, 0)
-                self.sync_page(at)
-        for at in {linear, linear + (pages - 1) * PAGE_SIZE} if not self.released else ():
-            self.kernel.trim(at)
-            self.user.trim(at)
+        first = page_number(linear)
+        for page in range(first, first + pages):
+            self._region.pop(page, None)
+        if self.released:
+            return
+        nothing = np.zeros(pages, np.uint64)
+        self.kernel.put(first, nothing)
+        self.user.put(first, nothing)
+        for page in self.space.mapped(first, first + pages) if self._levels else range(first, first + pages):
+            self.sync_page(canonical(page))
+        for at in {first, first + pages - 1} if not self.released else ():
+            self.kernel.trim(canonical(at))
+            self.user.trim(canonical(at))
 
     def release(self) -> None:
         """Give all tables back; from now on nothing is mirrored here."""

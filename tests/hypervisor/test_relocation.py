@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from hvproto.hypervisor.relocation import (
     find_hole,
     first_conflict,
 )
+from hvproto.hypervisor.view import View, canonical
 from hvproto.processor.paging import PagingMode
 from hvproto.processor.settings import CR0_PE, CR0_PG, CR4_PAE, CR4_PSE, EFER_LMA, EFER_LME
 
@@ -188,3 +190,46 @@ def test_a_place_beyond_4_gib_does_not_do_for_32_bits(base: int, conflict: bool)
     assert first_conflict(mirror, base, PAGES * PAGE_SIZE, base, PAGES * PAGE_SIZE) == expected
     mirror.clear_region(base, PAGES)
     assert mirror.guest_page(0xFFFF_8000_0000_0000) is None and not list(mirror.kernel.entries())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from((1, 5, 40)), st.integers(0x70000, 0xFFFFF), st.booleans()), max_size=25),
+    st.booleans(),
+)
+def test_a_hole_that_is_remembered_is_what_a_search_finds(steps: list[tuple[int, int, bool]], high: bool) -> None:
+    """Pages come and go, also at the hole's edges, while one `FreeSpace` is asked again and again."""
+    memory, mode, mapped = _tables([(0x70000, 0x8F000)] if high else [(0x70001, 0x800), (0xFFE00, 0x100)], pae=False)
+    full = {number: 0x200000 + (number - 0x1C0) * PAGE_SIZE for number in range(0x1C0, 0x400)}
+    for number, table in full.items():  # every table is one of its own
+        pages = mapped[number << 10 : (number + 1) << 10]
+        memory.write(table, b"".join((3 * there).to_bytes(4, "little") for there in pages))
+        memory.write(0x1000 + 4 * number, (table | 3).to_bytes(4, "little"))
+    space = FreeSpace(mode, memory)
+    for pages, page, there in steps:
+        try:
+            hole = find_hole(space, pages)
+            assert hole == find_hole(FreeSpace(mode, memory), pages)
+            assert not space.mapped(hole >> 12, (hole >> 12) + pages)
+            page = (hole >> 12) - 1 if page % 3 == 0 else page
+        except NoHole:
+            with pytest.raises(NoHole):
+                find_hole(FreeSpace(mode, memory), pages)
+        memory.write(full[page >> 10] + 4 * (page & 0x3FF), (3 * there).to_bytes(4, "little"))
+        space.touch(page, page + 1)
+        assert list(space.holes(pages)) == list(FreeSpace(mode, memory).holes(pages))
+        around = range(max(page - 20, 1), min(page + 20, 0xFFFFE))
+        wanted = [at for at in around if not FreeSpace(mode, memory).is_free(at << 12, 1)]
+        assert space.mapped(around.start, around.stop) == wanted
+
+
+@pytest.mark.parametrize("first", [0, 0x1FE, 0x3FFFF0, (1 << 36) - 0x410])
+def test_entries_in_a_row_are_put_as_they_are_one_by_one(first: int) -> None:
+    ram = memoryview(bytearray(64 * PAGE_SIZE))
+    pool = Pool(ram, [HPA(n * PAGE_SIZE) for n in range(64)])
+    one, other = View(ram, pool), View(ram, pool)
+    for entries in ([0] * 9, [*range(700)], [0] * 600 + [5], [0] * 1040):
+        one.put(first, np.array(entries, np.uint64))
+        for number, entry in enumerate(entries):
+            other.set(canonical(first + number), entry)
+        assert list(one.entries()) == list(other.entries())
