@@ -250,16 +250,21 @@ class AddressSpace:
         self._processor.engine.flush_tlb()
 
     def move_region(self, new: GVA) -> None:
-        """Map the region elsewhere, and rebase everything that points into it. The frames stay."""
+        """Map the region elsewhere, and rebase everything that points into it. The frames stay.
+
+        While the host has the processor, its settings are left alone: the new ones are loaded with the guest's.
+        """
         processor, region = self._processor, self.region
         old = region.base
-        inside = region.contains(processor.eip) and processor.cpl == 0
+        is_loaded = processor.idtr == region.idtr
+        inside = is_loaded and region.contains(processor.eip) and processor.cpl == 0
         self.mirror.clear_region(old, region.pages)
         region.rebase(new)
         self._map_region()
-        processor.write_setting(Setting.IDTR, region.idtr)
-        processor.write_setting(Setting.TR, region.tr)
-        self.load_view()
+        if is_loaded:
+            processor.write_setting(Setting.IDTR, region.idtr)
+            processor.write_setting(Setting.TR, region.tr)
+            self.load_view()
         if inside:
             processor.eip += new - old
             processor.esp += new - old

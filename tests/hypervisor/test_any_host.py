@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvproto.addresses import PAGE_SIZE
+from hvproto.addresses import GVA, PAGE_SIZE
 from hvproto.errors import ImageError, MachineError
 from hvproto.hypervisor.guest import Leave
 from hvproto.hypervisor.stay import ForHost, spare_frames
@@ -149,3 +149,18 @@ def test_a_guest_that_does_not_fit_leaves_nothing_behind() -> None:
     assert run.hypervisor.guests == {} and run.hypervisor.images == []
     run.add(load_image(ROOT / "guests" / "hello.asm"))
     assert run.run_to_end().status == 0
+
+
+def test_a_region_that_moves_while_the_host_has_the_processor(engine: str) -> None:
+    """The host keeps its settings; the guest goes on with the region where it is now."""
+    run = Lodging(engine, host_memory=16 * MIB)
+    run.load_host(image_of(HOSTS[0]))
+    run.add(resident())
+    assert run.run(3000, ForHost.STANDS_STILL).leave is Leave.TIME
+    before, turns, space = everything(run.machine.processor), run.words("turns")[0], run.guest.space
+    old = space.region.base
+    space.move_region(GVA(old - 4 * space.region.size))
+    assert differences(before, everything(run.machine.processor)) == []
+    assert run.run(CYCLES, ForHost.STANDS_STILL).leave is Leave.TIME
+    assert run.words("turns")[0] > turns and space.region.base != old
+    assert run.machine.run(40_000_000) == WELL
