@@ -54,7 +54,11 @@ class Hv:
         policy: RelocationPolicy = DEFAULT_POLICY,
     ) -> None:
         self.limit = limit
+        self.host_image = host
         self.image = guest
+        """The guest's."""
+        self.plan = plan
+        self.relocate_every = relocate_every
         self.status: int | None = None
         """Exit status, once the run has ended."""
         self.ended = False

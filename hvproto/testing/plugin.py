@@ -5,6 +5,7 @@ Only pytest is imported here; a suite that uses none of the fixtures never loads
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
         try:
             report.sections.extend(sections(hv))
+            report.sections.append(("hvproto: to see it again, in the debugger", _reopens(hv, item)))
         except Exception as problem:  # the test's own failure must be seen, whatever state the run is in
             report.sections.append(("hvproto", f"nothing can be said of the run: {type(problem).__name__}: {problem}"))
     return report
@@ -134,6 +136,16 @@ def save_area(hv: Hv) -> LiveSaveArea:
     from hvproto.testing.save_area import LiveSaveArea
 
     return LiveSaveArea(hv)
+
+
+def _reopens(hv: Hv, item: pytest.Item) -> str:
+    """Have the run's state written to a folder of pytest's cache; the command that reopens it."""
+    from hvproto.testing import reopen
+
+    cache = item.config.cache if hasattr(item.config, "cache") else None
+    if cache is None:
+        return "pytest has no cache (-p no:cacheprovider) to keep the state in"
+    return reopen.save(hv, cache.mkdir("hvproto") / re.sub(r"[^\w.-]+", "_", item.nodeid))
 
 
 def _bundled(name: str) -> Image:
