@@ -80,14 +80,13 @@ class Plan:
         """Raise PlanError unless a whole guest can run under this plan.
 
         Any mixture can be coupled; but a guest kernel needs its exceptions, descriptors and page
-        table from one side.
+        table from one side: with the host's LDT, say, a guest could load the host's segments.
         """
         if self.guest_in_process:
             return
-        together = (Setting.IDTR, Setting.GDTR, Setting.TR, Setting.CR3, Setting.CR0, Setting.CR4, Setting.EFER)
-        providers = {self.provider(setting) for setting in together}
+        providers = {self.provider(setting) for setting in Setting}
         if len(providers) > 1 or Provider.HOST in providers:
-            shown = ", ".join(f"{setting.name}={self.provider(setting)}" for setting in together)
+            shown = ", ".join(f"{setting.name}={self.provider(setting)}" for setting in Setting)
             raise PlanError(
                 f"a guest can't run under this mixture ({shown}): these settings must come from one side. "
                 "A mixture is for coupling by hand, through hvproto.hypervisor.coupling"
