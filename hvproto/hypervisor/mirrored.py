@@ -310,7 +310,8 @@ class MirroredGuest(Guest):
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
             return False
         if not self.quick.trapped(address):
-            return not (self.space.in_kernel_view and self._guard.passes(address))
+            kind = self.space.kind
+            return not (kind is not None and kind.guards_loads and self._guard.passes(address))
         if self._can_interrupt():  # POPF has let it in
             self.machine.processor.request_stop()
         return False

@@ -35,6 +35,7 @@ VECTOR, ERROR_CODE, CR2 = 10, 11, 17
     pytest.param("flat", "mov esp, 4\npush eax\nmov eax, [0xffffffff]", id="a load across the end of 4 GiB, flat"),
     pytest.param("16-bit", "mov ebx, 0xfffffffe\nmov eax, [ebx]", id="a load across the end of 4 GiB"),
     pytest.param("real", "mov ax, 3\nmov bx, 1\n.byte 0x63, 0xd8\n", id="ARPL in real mode"),
+    pytest.param("real", "mov ax, 8\nmov ds, ax\nxor ax, ax\nmov ds, ax\nmov ax, [0]", id="DS made 0 in real mode"),
     pytest.param("virtual-8086", "mov ax, 3\nmov bx, 1\n.byte 0x63, 0xd8\n", id="ARPL in virtual-8086 mode"),
     pytest.param("virtual-8086", "mov bx, 0xe000\n.byte 0x8e, 0x0f", id="MOV to CS from a place that can't be read"),
     pytest.param("virtual-8086", "mov bx, 0xdffe\nlds ax, [bx]", id="LDS of a pointer that can't be read"),
