@@ -20,6 +20,8 @@ from hvproto.processor.settings import (
     EFLAGS_IF,
     EFLAGS_IOPL,
     EFLAGS_NT,
+    EFLAGS_VIF,
+    EFLAGS_VIP,
     EFLAGS_VM,
     Setting,
 )
@@ -34,7 +36,9 @@ FLAGS_OF_ANY_RING = 0x25_4DD5
 """Arithmetic flags, TF, DF, NT, RF, AC and ID."""
 FLAGS_OF_REAL_MODE = FLAGS_OF_ANY_RING | EFLAGS_IF | EFLAGS_IOPL
 FLAGS_OF_V86 = FLAGS_OF_ANY_RING | EFLAGS_IF
-"""What IRET gives a program of virtual-8086 mode, by itself: at IOPL 3. No VIF and VIP anywhere: there is no VME."""
+"""What IRET gives a program of virtual-8086 mode, by itself: at IOPL 3. No VIF and VIP: there is no VME."""
+_FLAGS_FROM_RING_0 = FLAGS_OF_REAL_MODE | EFLAGS_VM | EFLAGS_VIF | EFLAGS_VIP
+"""What it gives from ring 0 to virtual-8086 mode: VIF and VIP, too, whether there is VME or not (SDM vol. 2, IRET)."""
 _V86_FRAME = (SegmentRegister.SS, SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
 
 
@@ -110,7 +114,7 @@ def _with_stack(processor: Cpu, target: LiveTarget, stack: Stack, code: Segment,
 def _to_v86(processor: Cpu, stack: Stack, offset: int, selector: int, image: int) -> None:
     """From ring 0 to virtual-8086 mode: all segment registers are in the frame, all flags are taken."""
     top, *others = (stack.peek(4 * index, 4) for index in range(3, 9))
-    processor.eflags = image & (FLAGS_OF_REAL_MODE | EFLAGS_VM) | EFLAGS_FIXED
+    processor.eflags = image & _FLAGS_FROM_RING_0 | EFLAGS_FIXED
     segments = {SegmentRegister.CS: v86_segment(selector)}
     segments.update({r: v86_segment(value & 0xFFFF) for r, value in zip(_V86_FRAME, others, strict=True)})
     processor.set_segments(segments)
