@@ -170,7 +170,7 @@ class Watchman:
         if not self._settings:
             return False
         processor = self._subject.processor
-        return bool(watched(processor, processor.peek_some(address, size), address, returns=True))
+        return bool(watched(processor.peek_some(address, size), processor.decoder_mode, returns=True))
 
     def before_instruction(self, address: int, index: int) -> None:
         self._judge(address, self._here(index))

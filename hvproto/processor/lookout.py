@@ -72,14 +72,15 @@ class Lookout:
     def look(self, processor: Processor, address: int, size: int) -> bool:
         """See a block that has been translated; True if it must not run as it is."""
         not_called = self.put_back(processor) if self.aside else []
-        code = processor.peek_some(address, size)
+        code = processor.engine.code_at(address, size) or processor.peek_some(address, size)
         if code[-1:] == IRET:
             processor.engine.note_return(address)
         here = self.planted[bisect_left(self.planted, address) : bisect_left(self.planted, address + size)]
         astray = [place for place in here if place not in not_called and _is_another(processor, place)]
         found = []
         if _CANDIDATES.search(code) is not None or (code[-1:] == IRET and self.watches_returns(processor)):
-            places = watched(processor, code, address, returns=self.watches_returns(processor))
+            offsets = watched(code, processor.decoder_mode, returns=self.watches_returns(processor))
+            places = [address + offset for offset in offsets]
             found = [place for place in places if place not in here or place in not_called]
         for place in found:
             if place not in here:
@@ -115,17 +116,17 @@ def _is_another(processor: Processor, place: int) -> bool:
     return not begins_watched(code, processor.decoder_mode)
 
 
-def watched(processor: Processor, code: bytes, address: int, *, returns: bool) -> list[int]:
-    """The addresses of the instructions in a block that are to be looked at."""
-    mode = processor.decoder_mode
-    found, end = [], address
-    for instruction in decoder(mode).disasm(code, address):
+@lru_cache(maxsize=KNOWN)
+def watched(code: bytes, mode: int, *, returns: bool) -> tuple[int, ...]:
+    """Where in a block the instructions are that are to be looked at; with ``returns``, IRETs, too."""
+    found, end = [], 0
+    for instruction in decoder(mode).disasm(code, 0):
         end = instruction.address + instruction.size
         if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
             found.append(instruction.address)
-    if is_refused(code[end - address :]):
+    if is_refused(code[end:]):
         found.append(end)
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=KNOWN)
