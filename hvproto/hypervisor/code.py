@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from hvproto.addresses import GPA, GVA, PAGE_MASK, PAGE_SIZE
 from hvproto.hypervisor.sensitive import (
+    KNOWN_PAGES,
     LONGEST_INSTRUCTION,
     CodeKind,
     Decoder,
@@ -54,7 +55,7 @@ class CodeWatch:
         place = (linear, kernel)
         if self._seen.get(place) != content:
             self._seen[place] = content
-            self._replant(place, content, 0, PAGE_SIZE)
+            self._replant(place, 0, PAGE_SIZE, lambda kind: self._offsets_of_page(content, kind))
             self._processor.engine.flush_code()
         places = self._places.setdefault(gpa, set())
         is_new = not places
@@ -65,17 +66,20 @@ class CodeWatch:
         """A watched page was stored to, in the offsets [first, end)."""
         place = (linear, kernel)
         self._seen[place] = content
-        self._replant(place, content, max(0, first - LONGEST_INSTRUCTION), end)
+        first = max(0, first - LONGEST_INSTRUCTION)
+        self._replant(place, first, end, lambda kind: self._offsets(content, kind, first, end))
 
-    def _replant(self, place: Place, content: bytes, first: int, end: int) -> None:
+    def _offsets_of_page(self, content: bytes, kind: CodeKind) -> list[int]:
+        return KNOWN_PAGES.offsets(content, self._decoder, kind, ports=self._ports)
+
+    def _offsets(self, content: bytes, kind: CodeKind, first: int, end: int) -> list[int]:
+        return sensitive_offsets(content, self._decoder, kind, ports=self._ports, first=first, end=end)
+
+    def _replant(self, place: Place, first: int, end: int, offsets: Callable[[CodeKind], list[int]]) -> None:
         linear, kernel = place
-        wanted = {
-            linear + offset
-            for kind in self._kinds[kernel]
-            for offset in sensitive_offsets(content, self._decoder, kind, ports=self._ports, first=first, end=end)
-        }
+        wanted = {linear + offset for kind in self._kinds[kernel] for offset in offsets(kind)}
         planted = self._planted.setdefault(place, set())
-        stale = {address for address in range(linear + first, linear + end) if address in planted} - wanted
+        stale = {address for address in planted if linear + first <= address < linear + end} - wanted
         for address in sorted(stale):
             planted.discard(address)
             self._processor.engine.unplant(address)

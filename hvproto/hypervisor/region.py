@@ -11,6 +11,7 @@ The GDTs hold the guest's descriptors: in the kernel view with DPL 3, in the use
 from __future__ import annotations
 
 import struct
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from hvproto.addresses import GVA, HPA, PAGE_MASK, PAGE_SIZE
@@ -35,6 +36,23 @@ class Frame(NamedTuple):
     ss: int
 
 
+@cache
+def _stubs(form: Form, vectors: int) -> bytes:
+    return b"".join(map(form.stub, range(vectors)))
+
+
+@lru_cache(maxsize=16)
+def _gates(form: Form, selector: int, stubs: GVA, vectors: int) -> bytes:
+    """An IDT: each guest's region begins at the same place, and most of them stay there."""
+    gates = []
+    for vector in range(vectors):
+        # Ring 3 may come in by INT n where no error code is pushed. The architectural
+        # exceptions stay closed, so that INT 14 is a #GP and no page fault without a code.
+        open_to_user = vector >= 32 or vector in SOFTWARE_EXCEPTIONS
+        gates.append(form.gate(selector, stubs + vector * STUB_SIZE, dpl=3 if open_to_user else 0))
+    return b"".join(gates)
+
+
 class Region:
     """The region's frames and where they are mapped now (``base``, a GVA)."""
 
@@ -46,8 +64,7 @@ class Region:
         self.layout = layout
         self.frames = frames
         self.base = GVA(0)
-        for vector in range(layout.vectors):
-            self._store(layout.stubs + vector * STUB_SIZE, form.stub(vector))
+        self._store(layout.stubs, _stubs(form, layout.vectors))
         # No I/O bitmap: every port traps.
         self._store(layout.tss + form.io_map_base, struct.pack("<H", form.tss_size))
         for gdt in (layout.gdt_kernel, layout.gdt_user):
@@ -82,8 +99,10 @@ class Region:
         return HPA(self.frames[offset // PAGE_SIZE] | offset & PAGE_MASK)
 
     def _store(self, offset: int, data: bytes) -> None:
-        at = self._place(offset)
-        self._ram[at : at + len(data)] = data
+        while data:
+            at, size = self._place(offset), min(len(data), PAGE_SIZE - (offset & PAGE_MASK))
+            self._ram[at : at + size] = data[:size]
+            offset, data = offset + size, data[size:]
 
     def _store_word(self, offset: int, value: int) -> None:
         self._store(offset, value.to_bytes(8, "little"))
@@ -120,12 +139,10 @@ class Region:
         """Make every linear address that the region's tables hold fit this place."""
         self.base = base
         layout, form = self.layout, self._form
-        for vector in range(layout.vectors):
-            # Ring 3 may come in by INT n where no error code is pushed. The architectural
-            # exceptions stay closed, so that INT 14 is a #GP and no page fault without a code.
-            open_to_user = vector >= 32 or vector in SOFTWARE_EXCEPTIONS
-            gate = form.gate(layout.code_selector, self.stub(vector), dpl=3 if open_to_user else 0)
-            self._store(layout.idt + vector * form.gate_size, self._foreign_gates.get(vector, gate))
+        self._store(layout.idt, _gates(form, layout.code_selector, self.stub(0), layout.vectors))
+        for vector, gate in self._foreign_gates.items():
+            if vector < layout.vectors:
+                self._store(layout.idt + vector * form.gate_size, gate)
         for offset, field in form.stack_fields(self.stack_top, layout.data_selector):
             self._store(layout.tss + offset, field)
         for gdt in (layout.gdt_kernel, layout.gdt_user):

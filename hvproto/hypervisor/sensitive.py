@@ -7,6 +7,7 @@ decoding), for each kind of code that runs there.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
 
@@ -93,6 +94,30 @@ def _candidates(kind: CodeKind, ports: bool) -> re.Pattern[bytes]:
     return re.compile(opcodes, re.DOTALL)
 
 
+class KnownPages:
+    """What is sensitive in whole pages: guests of the same kernel have the same, and so has one that starts again."""
+
+    SIZE = 256
+
+    def __init__(self) -> None:
+        self._offsets: OrderedDict[tuple[bytes, CodeKind, bool], list[int]] = OrderedDict()
+
+    def offsets(self, page: bytes, decoder: Decoder, kind: CodeKind, *, ports: bool) -> list[int]:
+        """`sensitive_offsets` of all of a page."""
+        key = page, kind, ports
+        if key in self._offsets:
+            self._offsets.move_to_end(key)
+            return self._offsets[key]
+        found = self._offsets[key] = sensitive_offsets(page, decoder, kind, ports=ports)
+        if len(self._offsets) > self.SIZE:
+            self._offsets.popitem(last=False)
+        return found
+
+
+KNOWN_PAGES = KnownPages()
+"""One for all guests: it follows from the bytes alone."""
+
+
 class Decoder:
     """Capstone for guest code with operand details; decoded instructions are kept by their bytes."""
 
@@ -167,7 +192,7 @@ _UNFINISHED = re.compile(b"[" + re.escape(bytes(sorted(_LEGACY_PREFIXES | _REX))
 def sensitive_offsets(
     page: bytes, decoder: Decoder, kind: CodeKind, *, ports: bool, first: int = 0, end: int = PAGE_SIZE
 ) -> list[int]:
-    """Offsets in [first, end) of a page at which a sensitive instruction could start.
+    """Offsets in [first, end) of a page at which a sensitive instruction could start, in order.
 
     An instruction whose opcode or ModR/M byte would stand in the next page counts, whatever is there now: the next
     page may be another one when it is executed.
