@@ -7,7 +7,7 @@ becomes as many byte accesses to consecutive ports, the lowest byte first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from hvproto.errors import MachineError
 
@@ -15,22 +15,17 @@ PORT_COUNT = 0x10000
 
 
 class PortDevice(Protocol):
-    """What answers at ports. ``size`` is in bytes: always 1, unless it is a `WidePortDevice`."""
+    """What answers at ports. ``size`` is in bytes: always 1, unless the device says otherwise.
+
+    One with an attribute ``wide_ports`` (a frozenset) takes accesses starting at these whole, whatever their size: 1, 2
+    or 4 bytes.
+    """
 
     def read_port(self, port: int, size: int) -> int:
         """Answer IN: a value of ``size`` bytes, unsigned."""
 
     def write_port(self, port: int, size: int, value: int) -> None:
         """Take OUT: ``value`` has ``size`` bytes, unsigned."""
-
-
-@runtime_checkable
-class WidePortDevice(PortDevice, Protocol):
-    """A device that takes accesses starting at its ``wide_ports`` whole, whatever their size (1, 2 or 4 bytes)."""
-
-    @property
-    def wide_ports(self) -> frozenset[int]:
-        """The ports in question; all others of the device are byte-wide."""
 
 
 class PortBus:
@@ -53,7 +48,7 @@ class PortBus:
                 raise MachineError(f"{_name(device)}: there is no port {port:#x}")
             if port in self._devices:
                 raise MachineError(f"{_name(device)}: port {port:#x} belongs to {_name(self._devices[port])} already")
-        wide = device.wide_ports if isinstance(device, WidePortDevice) else frozenset()
+        wide: frozenset[int] = getattr(device, "wide_ports", frozenset())
         for port in wanted:
             self._devices[port] = device
             if port in wide:
