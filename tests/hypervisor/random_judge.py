@@ -16,7 +16,7 @@ from hvproto.errors import NoMemory, TripleFault, Unsupported, World
 from hvproto.processor.segments import Segment
 from tests.hypervisor.random_kernels import RandomKernel
 from tests.hypervisor.random_modes import ROOT, ROOT_END
-from tests.hypervisor.random_runs import MARKS, Inn, Outcome, alone
+from tests.hypervisor.random_runs import MARKS, Alone, Inn, Outcome
 
 ALONE, LONGER, MUCH = 3_000, 40_000, 1_000_000
 """Cycles: what a kernel is given alone; what the same instructions may take a guest, exits and all; for what stands out.
@@ -46,12 +46,12 @@ class Verdict:
         return self.escapes + ([] if self.excuse else self.differences)
 
 
-def judge(kernel: RandomKernel, inn: Inn, engine: str | None = None) -> Verdict:
+def judge(kernel: RandomKernel, alone: Alone, inn: Inn) -> Verdict:
     """Run a kernel alone and as a guest, and compare."""
-    one = alone(kernel, engine, ALONE)
+    one = alone.run(kernel, ALONE)
     other = inn.host(kernel, ALONE if one.at_limit else LONGER)
     if one.at_limit and not other.at_limit:  # a cycle is a byte of code, and the two don't execute the same
-        one = alone(kernel, engine, MUCH)
+        one = alone.run(kernel, MUCH)
     elif other.at_limit and not one.at_limit:
         other = inn.host(kernel, MUCH)
     wrong = inn.changes_of_host()
@@ -62,7 +62,7 @@ def judge(kernel: RandomKernel, inn: Inn, engine: str | None = None) -> Verdict:
     if one.at_limit and other.at_limit:
         return Verdict(one, other, wrong, [], BOTH_RUN_ON)  # where in its circle a program is, is a matter of time
     found = what_differs(one, other)
-    return Verdict(one, other, wrong, found, _excuse(one, other, found, engine) if found else "")
+    return Verdict(one, other, wrong, found, _excuse(one, other, found, inn.is_portable) if found else "")
 
 
 def what_differs(one: Outcome, other: Outcome) -> list[str]:
@@ -88,7 +88,7 @@ def _words(one: Outcome, other: Outcome) -> Iterator[tuple[int, int, int]]:
             yield page * PAGE_SIZE + 4 * at, int(mine[at]), int(theirs[at])
 
 
-def _excuse(one: Outcome, other: Outcome, found: list[str], engine: str | None) -> str:
+def _excuse(one: Outcome, other: Outcome, found: list[str], portable: bool) -> str:
     if isinstance(other.error, Unsupported):
         return f"unsupported: {other.error.reason}"
     for name, outcome in (("alone", one), ("as a guest", other)):
@@ -104,7 +104,7 @@ def _excuse(one: Outcome, other: Outcome, found: list[str], engine: str | None) 
         and (one.status or not _has_halted(other))
     ):
         return "the rest of the block behind the OUT that ended it"
-    if all(difference.startswith("[") for difference in found) and _marks_only(one, other, engine == "portable"):
+    if all(difference.startswith("[") for difference in found) and _marks_only(one, other, portable):
         return "A and D where an access has faulted in the middle"
     return ""
 

@@ -7,8 +7,8 @@ import pytest
 from hvproto.images.assembly import assemble_text
 from tests.hypervisor.random_judge import judge
 from tests.hypervisor.random_kernels import LENGTH, RandomKernel, kernel_of
-from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES
-from tests.hypervisor.random_runs import Inn, Outcome
+from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES, PROGRAM
+from tests.hypervisor.random_runs import Alone, Inn, Outcome
 
 BITS = {"16-bit": 16, "real": 16, "virtual-8086": 16, "64-bit": 64, "64-bit program": 64}
 PAGE_FAULT, INVALID = 14, 6
@@ -39,10 +39,11 @@ VECTOR, ERROR_CODE, CR2 = 10, 11, 17
     pytest.param("virtual-8086", "mov ax, 3\nmov bx, 1\n.byte 0x63, 0xd8\n", id="ARPL in virtual-8086 mode"),
     pytest.param("virtual-8086", "mov bx, 0xe000\n.byte 0x8e, 0x0f", id="MOV to CS from a place that can't be read"),
     pytest.param("virtual-8086", "mov bx, 0xdffe\nlds ax, [bx]", id="LDS of a pointer that can't be read"),
+    pytest.param("flat", 6 * "push 0x100\n" + f"push 0x1a0002\npush 0\npush {PROGRAM + 128}\niretd", id="VIF and VIP"),
     pytest.param("paging", f"mov edi, {ABSENT}\nmov edx, 0xe9\ninsd", id="INS to a page that isn't there"),
 ])  # fmt: skip
 def test_it_comes_to_the_same(mode: str, text: str, engine: str) -> None:
-    verdict = judge(kernel(mode, text), Inn(engine), engine)
+    verdict = judge(kernel(mode, text), Alone(engine), Inn(engine))
     assert verdict.wrong == []
     # Alone, the portable engine sees no devices at the end of 4 GiB.
     assert verdict.excuse == "" or (engine, mode) == ("portable", "flat")
@@ -51,13 +52,15 @@ def test_it_comes_to_the_same(mode: str, text: str, engine: str) -> None:
 @pytest.mark.parametrize("mode", ["program", "paging"])
 def test_an_address_that_ends_in_the_opcode_of_outs(mode: str, engine: str) -> None:
     """The fault is one of memory, whatever the port in DX."""
-    verdict = judge(kernel(mode, f"mov ecx, {ABSENT}\nmov edx, 0x60\nmov eax, [ecx + 0x6e]"), Inn(engine), engine)
+    verdict = judge(
+        kernel(mode, f"mov ecx, {ABSENT}\nmov edx, 0x60\nmov eax, [ecx + 0x6e]"), Alone(engine), Inn(engine)
+    )
     assert verdict.wrong == []
     assert (logged(verdict.hosted, VECTOR), logged(verdict.hosted, CR2)) == (PAGE_FAULT, ABSENT + 0x6E)
 
 
 def test_ins_to_a_page_that_is_absent_is_a_write(engine: str) -> None:
-    verdict = judge(kernel("paging", f"mov edi, {ABSENT}\nmov edx, 0xe9\ninsd"), Inn(engine), engine)
+    verdict = judge(kernel("paging", f"mov edi, {ABSENT}\nmov edx, 0xe9\ninsd"), Alone(engine), Inn(engine))
     assert (logged(verdict.hosted, VECTOR), logged(verdict.hosted, ERROR_CODE)) == (PAGE_FAULT, 2)
 
 
@@ -65,14 +68,14 @@ def test_ins_to_a_page_that_is_absent_is_a_write(engine: str) -> None:
 @pytest.mark.parametrize("touch", ["", "mov eax, [ecx]"], ids=["hidden", "clean"])
 def test_a_rotation_finds_the_carry_on_a_page_that_the_mirror_hides(rotate: str, touch: str, engine: str) -> None:
     text = f"mov ecx, {DATA + 0x1000}\n{touch}\nstc\nlahf\n{rotate}\nlahf"
-    verdict = judge(kernel("paging", text), Inn(engine), engine)
+    verdict = judge(kernel("paging", text), Alone(engine), Inn(engine))
     assert verdict.wrong == [] and verdict.excuse == ""
 
 
 def test_a_fetch_that_comes_too_early_leaves_nothing_in_cr2(engine: str) -> None:
     """The last instruction of a page whose next one isn't there."""
     text = f"mov eax, {ABSENT - 1}\nmov byte ptr [eax], 0xcc\nmov byte ptr [eax - 1], 0x90\ndec eax\njmp eax"
-    verdict = judge(kernel("paging", text), Inn(engine), engine)
+    verdict = judge(kernel("paging", text), Alone(engine), Inn(engine))
     assert verdict.wrong == []
     assert verdict.alone.registers["cr2"] == 0
 
@@ -81,5 +84,5 @@ def test_a_kernel_where_another_guest_has_been(engine: str) -> None:
     """Its IRETs are the hypervisor's, also where one of another kernel was the processor's."""
     inn = Inn(engine)
     for mode in ("flat", "program", "16-bit", "64-bit program", "virtual-8086", "program"):
-        verdict = judge(kernel(mode, "nop"), inn, engine)
+        verdict = judge(kernel(mode, "nop"), Alone(engine), inn)
         assert verdict.wrong == [] and verdict.excuse == "", mode
