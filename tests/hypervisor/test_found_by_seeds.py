@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from hvproto.hypervisor.quick_transfers import QuickTransfers
 from hvproto.images.assembly import assemble_text
+from hvproto.processor import private_layout
 from tests.hypervisor.random_judge import judge
-from tests.hypervisor.random_kernels import LENGTH, RandomKernel, kernel_of
+from tests.hypervisor.random_kernels import LENGTH, STEP, RandomKernel, kernel_of
 from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES, PROGRAM
 from tests.hypervisor.random_runs import Alone, Inn, Outcome
 
@@ -86,3 +90,28 @@ def test_a_kernel_where_another_guest_has_been(engine: str) -> None:
     for mode in ("flat", "program", "16-bit", "64-bit program", "virtual-8086", "program"):
         verdict = judge(kernel(mode, "nop"), Alone(engine), inn)
         assert verdict.wrong == [] and verdict.excuse == "", mode
+
+
+def test_a_guest_that_nobody_listens_to_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT n and IRET between a program and its kernel: what is compared is what happens in the engine's run."""
+    if private_layout.self_check():
+        pytest.skip("the portable engine always goes the plain way")
+    done = Counter[str]()
+    reflect, iret = QuickTransfers.reflect, QuickTransfers.iret
+
+    def counted_reflect(transfers: QuickTransfers, vector: int, level: int) -> bool:
+        is_done = reflect(transfers, vector, level)
+        done["INT n"] += is_done
+        return is_done
+
+    def counted_iret(transfers: QuickTransfers) -> int | None:
+        eip = iret(transfers)
+        done["IRET"] += eip is not None
+        return eip
+
+    monkeypatch.setattr(QuickTransfers, "reflect", counted_reflect)
+    monkeypatch.setattr(QuickTransfers, "iret", counted_iret)
+    padding = "nop\n" * (STEP - 2)
+    verdict = judge(kernel("program", f"int 0x2d\n{padding}int 0x2d"), Alone(), Inn())
+    assert verdict.wrong == []
+    assert done == {"INT n": 1, "IRET": 1}
