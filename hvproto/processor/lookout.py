@@ -76,10 +76,11 @@ class Lookout:
         if code[-1:] == IRET:
             processor.engine.note_return(address)
         here = self.planted[bisect_left(self.planted, address) : bisect_left(self.planted, address + size)]
-        astray = [place for place in here if place not in not_called and _is_another(processor, place)]
+        returns = self.watches_returns(processor)
+        astray = [place for place in here if place not in not_called and _is_another(processor, place, returns)]
         found = []
-        if _CANDIDATES.search(code) is not None or (code[-1:] == IRET and self.watches_returns(processor)):
-            offsets = watched(code, processor.decoder_mode, returns=self.watches_returns(processor))
+        if _CANDIDATES.search(code) is not None or (returns and code[-1:] == IRET):
+            offsets = watched(code, processor.decoder_mode, returns=returns)
             places = [address + offset for offset in offsets]
             found = [place for place in places if place not in here or place in not_called]
         for place in found:
@@ -110,32 +111,35 @@ class Lookout:
         return self.sees_returns or processor.cpl == 3
 
 
-def _is_another(processor: Processor, place: int) -> bool:
-    """Whether what begins at this linear address is nothing to be looked at."""
+def _is_another(processor: Processor, place: int, returns: bool) -> bool:
+    """Whether what begins at this linear address is nothing to be looked at, as an IRET is without ``returns``."""
     code = processor.engine.code_at(place, MAX_LENGTH) or processor.peek_some(place, MAX_LENGTH)
-    return not begins_watched(code, processor.decoder_mode)
+    return not begins_watched(code, processor.decoder_mode, returns=returns)
 
 
 @lru_cache(maxsize=KNOWN)
 def watched(code: bytes, mode: int, *, returns: bool) -> tuple[int, ...]:
-    """Where in a block the instructions are that are to be looked at; with ``returns``, IRETs, too."""
+    """Where in a block the instructions are that are to be looked at; with ``returns``, IRETs, too.
+
+    Behind an instruction that only the engine knows, all bytes are taken for the first one of an instruction: a hook
+    where none begins isn't noticed.
+    """
     found, end = [], 0
     for instruction in decoder(mode).disasm(code, 0):
         end = instruction.address + instruction.size
         if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
             found.append(instruction.address)
-    if is_refused(code[end:]):
-        found.append(end)
-    return tuple(found)
+    unknown = (at for at in range(end, len(code)) if begins_watched(code[at : at + MAX_LENGTH], mode, returns=returns))
+    return (*found, *unknown)
 
 
 @lru_cache(maxsize=KNOWN)
-def begins_watched(code: bytes, mode: int) -> bool:
-    """Whether the first instruction of this code is one to be looked at, IRETs among them."""
+def begins_watched(code: bytes, mode: int, *, returns: bool = True) -> bool:
+    """Whether the first instruction of this code is one to be looked at, IRETs among them if ``returns``."""
     decoded = first_instruction(code, mode)
     if decoded is None:
         return is_refused(code)
-    return decoded.id in IRETS or _is_watched(decoded, mode)
+    return (returns and decoded.id in IRETS) or _is_watched(decoded, mode)
 
 
 def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:

@@ -63,6 +63,12 @@ def test_an_address_that_ends_in_the_opcode_of_outs(mode: str, engine: str) -> N
     assert (logged(verdict.hosted, VECTOR), logged(verdict.hosted, CR2)) == (PAGE_FAULT, ABSENT + 0x6E)
 
 
+def test_a_lock_behind_an_instruction_that_is_in_no_manual_is_looked_at(engine: str) -> None:
+    verdict = judge(kernel("flat", ".byte 0xdf, 0xd7, 0xf0, 0xb5, 0x39  # FSTP, LOCK MOV"), Alone(engine), Inn(engine))
+    assert verdict.wrong == []
+    assert logged(verdict.alone, VECTOR) == INVALID
+
+
 def test_ins_to_a_page_that_is_absent_is_a_write(engine: str) -> None:
     verdict = judge(kernel("paging", f"mov edi, {ABSENT}\nmov edx, 0xe9\ninsd"), Alone(engine), Inn(engine))
     assert (logged(verdict.hosted, VECTOR), logged(verdict.hosted, ERROR_CODE)) == (PAGE_FAULT, 2)
