@@ -95,8 +95,8 @@ def _excuse(one: Outcome, other: Outcome, found: list[str], portable: bool) -> s
         # Where instructions are executed in Python, there has to be memory; the engine lets stores go nowhere.
         if isinstance(outcome.error, NoMemory) and outcome.error.access != _FETCH:
             return f"{name} it ends at memory that isn't there"
-    if one.rewrote:
-        return f"it has rewritten its {one.rewrote}"
+    if one.rewrote_tables:
+        return "it has rewritten its tables"
     if (
         one.error is None
         and one.status == other.status

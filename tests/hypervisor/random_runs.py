@@ -54,8 +54,8 @@ class Outcome:
     registers: dict[str, object]
     memory: Rows
     """Its physical memory, a row for each page."""
-    rewrote: str = ""
-    """What it has written to that the two may take up at different times, if it was seen to: its code, its tables."""
+    rewrote_tables: bool = False
+    """Whether it was seen to have changed its page tables: there, the two may notice it at different times."""
 
     @property
     def end(self) -> str:
@@ -94,9 +94,8 @@ class Alone:
         self._renew()
 
     def _renew(self) -> None:
-        emit, self._code, self._touched = self._output.append, [], [False]
+        emit, self._touched = self._output.append, [False]
         machine = self._machine = Machine(MEMORY, DISK, engine=self._engine, on_serial=emit, on_debug=emit)
-        machine.processor.on_new_block = _noting(machine.ram.view, self._code)
         self._pristine = machine.processor.save_context()
         space = machine.platform.space
         for owner, name in ((machine, "read"), (machine, "write"), (space, "read"), (space, "write")):
@@ -115,18 +114,14 @@ class Alone:
         machine.load(kernel.image)
         kernel.mode.enter(processor, kernel.image.entry)
         tables = _without_marks(view)
-        self._code.clear()
         status, error, at_limit = None, None, False
         try:
             status = machine.run(cycles)
         except RunError as problem:
             at_limit = processor.now >= cycles
-            error = problem
-        rewrote = ""
-        if any(view[at : at + len(content)] != content for at, content in self._code):
-            rewrote = "code"
-        elif Setting.CR3 in kernel.mode.settings and (_without_marks(view) != tables).any():
-            rewrote = "tables"
+            error = problem.with_traceback(None)  # which holds this frame, and the machine
+            error.__context__ = None
+        rewrote = Setting.CR3 in kernel.mode.settings and bool((_without_marks(view) != tables).any())
         memory = np.frombuffer(bytes(view), np.uint64).reshape(-1, PAGE_SIZE // 8)
         outcome = Outcome(status, error, at_limit, bytes(self._output), registers_of(processor), memory, rewrote)
         if (
@@ -139,16 +134,6 @@ class Alone:
 
 
 _NOTHING = bytes(MEMORY)
-
-
-def _noting(view: memoryview, code: list[tuple[int, bytes]]) -> Callable[[int, int], bool]:
-    """What keeps the bytes of each basic block as they were when it was translated."""
-
-    def note(address: int, size: int) -> bool:
-        code.append((address, bytes(view[address : address + size])))
-        return False
-
-    return note
 
 
 def _touching(owner: object, name: str, touched: list[bool]) -> Callable[..., Any]:
