@@ -82,7 +82,9 @@ class Lookout:
         if _CANDIDATES.search(code) is not None or (returns and code[-1:] == IRET):
             offsets = watched(code, processor.decoder_mode, returns=returns)
             places = [address + offset for offset in offsets]
-            found = [place for place in places if place not in here or place in not_called]
+            new = [place for place in places if place not in here or place in not_called]
+            # What the end of the block cuts off may be another instruction than it seems to be.
+            found = [place for place in new if not _is_another(processor, place, returns)]
         for place in found:
             if place not in here:
                 insort(self.planted, place)

@@ -15,7 +15,7 @@ from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES, PROGRAM
 from tests.hypervisor.random_runs import Alone, Inn, Outcome
 
 BITS = {"16-bit": 16, "real": 16, "virtual-8086": 16, "64-bit": 64, "64-bit program": 64}
-PAGE_FAULT, INVALID = 14, 6
+PAGE_FAULT, INVALID, BREAKPOINT = 14, 6, 3
 
 
 def kernel(mode: str, text: str) -> RandomKernel:
@@ -67,6 +67,14 @@ def test_a_lock_behind_an_instruction_that_is_in_no_manual_is_looked_at(engine: 
     verdict = judge(kernel("flat", ".byte 0xdf, 0xd7, 0xf0, 0xb5, 0x39  # FSTP, LOCK MOV"), Alone(engine), Inn(engine))
     assert verdict.wrong == []
     assert logged(verdict.alone, VECTOR) == INVALID
+
+
+def test_what_the_end_of_a_block_cuts_off_is_looked_at_as_a_whole(engine: str) -> None:
+    """FSTP that only the engine knows, JMP: the JMP's last byte is a LOCK, by itself a forbidden one."""
+    text = ".byte 0xeb, 16\n" + 16 * "int3\n" + ".byte 0xdf, 0xd7, 0xeb, 0xf0\nadd [ebx], eax"
+    verdict = judge(kernel("flat", text), Alone(engine), Inn(engine))
+    assert verdict.wrong == []
+    assert logged(verdict.alone, VECTOR) == BREAKPOINT
 
 
 def test_ins_to_a_page_that_is_absent_is_a_write(engine: str) -> None:
