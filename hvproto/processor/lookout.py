@@ -77,7 +77,7 @@ class Lookout:
             processor.engine.note_return(address)
         here = self.planted[bisect_left(self.planted, address) : bisect_left(self.planted, address + size)]
         returns = self.watches_returns(processor)
-        astray = [place for place in here if place not in not_called and _is_another(processor, place, returns)]
+        others = [place for place in here if _is_another(processor, place, returns)]
         found = []
         if _CANDIDATES.search(code) is not None or (returns and code[-1:] == IRET):
             offsets = watched(code, processor.decoder_mode, returns=returns)
@@ -89,10 +89,11 @@ class Lookout:
             if place not in here:
                 insort(self.planted, place)
                 processor.engine.watch(place)
-        self.astray += astray
-        if found or astray:
-            self.stale.append((address, size))
-        return bool(found or astray)
+        if not found and all(place in not_called for place in others):
+            return False
+        self.astray += others  # all of them at once: if they took turns, it would have no end
+        self.stale.append((address, size))
+        return True
 
     def step_aside(self, processor: Processor) -> None:
         """Take out, between two runs, the hooks that the block to be translated anew is not to call."""
