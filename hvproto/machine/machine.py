@@ -247,7 +247,7 @@ class Machine:
         self.images[self.world] = image
         self.exit_value = None
         processor = self.processor
-        processor.engine.flush_code()
+        processor.forget_code()
         processor.write_setting(Setting.GDTR, state.gdtr)
         segments = dict.fromkeys(SegmentRegister, state.data)
         segments[SegmentRegister.CS] = state.code

@@ -95,6 +95,14 @@ class Lookout:
         self.stale.append((address, size))
         return True
 
+    def forget(self, processor: Processor) -> None:
+        """Take all hooks out, between two runs: all translations are about to be forgotten."""
+        for place in self.planted:
+            if place not in self.aside:
+                processor.engine.unwatch(place)
+        for places in (self.planted, self.astray, self.aside, self.stale):
+            places.clear()
+
     def step_aside(self, processor: Processor) -> None:
         """Take out, between two runs, the hooks that the block to be translated anew is not to call."""
         self.aside = sorted(set(self.astray))

@@ -189,6 +189,7 @@ class Processor(RegisterFile):
         self.engine.now += cycles
 
     def forget_code(self) -> None:
+        self._lookout.forget(self)
         self.engine.flush_code()
 
     def request_stop(self) -> None:

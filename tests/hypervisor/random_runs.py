@@ -85,7 +85,7 @@ class Alone:
     """A machine for kernels that have it for themselves, one after the other.
 
     Before each, memory is empty, and the processor as it was when it was new; a machine whose devices aren't makes way
-    for another one. What stays is what no kernel should notice: where the processor looks at instructions.
+    for another one. Translated code is forgotten as another kernel is loaded.
     """
 
     def __init__(self, engine: str | None = None) -> None:
