@@ -29,7 +29,7 @@ AGAIN = 40
 KNOWN = {
     2003: "alone: IRETD and RETF in real mode don't look whether EIP is beyond 64 KiB",
     2591: "alone: a far CALL in virtual-8086 mode stores with the rights of a supervisor",
-    4151: "guest: the engine's flags after LOOPE and LOOPNE, before an instruction that traps",
+    **dict.fromkeys((4151, 7131), "guest: the engine's flags after LOOPE and LOOPNE, before an instruction that traps"),
     4392: "a VEX prefix, which is no instruction without AVX, and half of one to the engine",
     7061: "it runs over the end of memory: in the last block, EIP isn't that of an instruction",
     7199: "guest: the EIP of a refused INT n with a prefix is one too high: the engine tells where its opcode is",
