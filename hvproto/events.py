@@ -246,6 +246,10 @@ class EventBus:
             return False
         return len(self._kinds) < len(self._subscribers) or any(kind in kinds for kinds in self._kinds.values())
 
+    def wants_any(self, *kinds: type[Event]) -> bool:
+        """Whether anybody would get an event of one of these kinds."""
+        return bool(self._subscribers) and any(map(self.wants, kinds))
+
     def emit(self, event: Event) -> None:
         for subscriber in tuple(self._subscribers):
             kinds = self._kinds.get(subscriber)

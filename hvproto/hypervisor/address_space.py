@@ -20,6 +20,7 @@ from hvproto.hypervisor.mirror import ADDRESS, MIRRORED, Mirror
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.outline import Outline
 from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.quick_stores import QuickStores
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.relocation import (
     DEFAULT_POLICY,
@@ -40,6 +41,8 @@ from hvproto.processor.processor import Processor
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
 
 _SHOWN = P | MIRRORED
+_OF_STORES = (events.PageTableWrite, events.NoConflict, events.GuestMappings)
+"""What a store to a page table is told by, if it moves nothing."""
 
 
 class AddressSpace:
@@ -76,6 +79,15 @@ class AddressSpace:
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
+        self.quick_stores = QuickStores(
+            processor.engine,
+            ram,
+            memory,
+            self.monitor,
+            self.tables,
+            self.follow_deferred,
+            lambda: bus.wants_any(*_OF_STORES),
+        )
         self.decoder = Decoder()
         self.code = CodeWatch(processor, self.decoder)
         self._marked_code: list[TableStore] = []
@@ -170,7 +182,7 @@ class AddressSpace:
         if self._descriptors_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
-        self.deferral.update(self.mirror)
+        self._update_stores()
         kernel = self._cpu.in_kernel
         by_paragraphs = self._cpu.by_paragraphs
         kind = CodeKind(self._cpu.decoder_mode, by_paragraphs, guards_loads=kernel and not by_paragraphs)
@@ -353,7 +365,12 @@ class AddressSpace:
         if self._descriptors_changed and not self._paging_changed:
             self._descriptors_changed = False
             self.descriptors.reload()
+        self._update_stores()
+
+    def _update_stores(self) -> None:
+        """What can be done with stores in the next run: to be called before it, and after each change."""
         self.deferral.update(self.mirror)
+        self.quick_stores.update(self.mirror)
 
     def follow_deferred(self) -> None:
         """Follow what waits, if all of it is deferred: that moves nothing, and changes no descriptor and no code."""

@@ -62,8 +62,10 @@ class FreeSpace:
         self._dirty_ranges: list[tuple[int, int]] = [(0, self._pages)]
         self._least = 0
         self._highest = _NOTHING
-        """The highest hole of ``_least`` pages or more, as [first, end), as long as no change has come near it or above it.
-        The region is in that hole as a rule, and the guest below: to ask for it again costs 3 Y, a search some 60."""
+        """The highest hole of ``_least`` pages or more, as [first, end), until there is a change at it or above it.
+
+        The region is in that hole as a rule, and the guest below: to ask for it again costs 3 Y, a search some 60.
+        """
 
     @property
     def pages(self) -> int:

@@ -44,6 +44,7 @@ __all__ = ["ADDRESS", "MIRRORED", "REGION", "GuestPage", "Mirror", "View", "cano
 FEW_PAGES = 8
 """Up to so many pages are mirrored one by one; an array costs more, whatever its size."""
 _INDEX = SLOT_PAGES - 1
+_DATA = NX | U | MIRRORED
 
 
 class GuestPage(NamedTuple):
@@ -82,6 +83,7 @@ class Mirror:
         self._root = mode.cr3 & self._format.root_mask if self._format else 0
         self._entry_size = self._format.entry_size if self._format else 0
         self._frame_mask = self._format.frame_mask if self._format else 0
+        self._leaf = self._levels[-1] if self._levels else None
         self._region: dict[int, int] = {}
         """Page number -> entry, of the region's pages that are mapped now."""
         self._executable: dict[bool, dict[int, dict[int, int]]] = {True: {}, False: {}}
@@ -125,7 +127,7 @@ class Mirror:
         frame = self.memory.to_host(page.gpa)
         if frame is None:
             return 0, 0  # an access faults, and the hypervisor finds that there is no memory
-        kernel = frame & ADDRESS | NX | U | MIRRORED
+        kernel = frame & ADDRESS | _DATA
         if page.accessed:
             kernel |= P | A
         user = kernel
@@ -184,6 +186,51 @@ class Mirror:
                 frame, bool(rights & W), bool(rights & U), bool(rights & A), bool(entry & D), bool(no_execute)
             )
         raise AssertionError("a format's last level is always a leaf")
+
+    def rights_above(self, page: int) -> tuple[int, int] | None:
+        """W, U and A combined, and NX, of the entries that lead to the last-level table for a page number.
+
+        None if there is no such table.
+        """
+        table, rights, no_execute = self._root, W | U | A, 0
+        for level in self._levels[:-1]:
+            index = page >> level.shift - PAGE_SHIFT & level.count - 1
+            entry = self.memory.read_entry(table + index * self._entry_size, self._entry_size)
+            if entry is None or not entry & P or level.is_reserved(entry) or (level.large and entry & PS):
+                return None
+            if level.permissions:
+                rights &= entry
+                no_execute |= entry & level.no_execute
+            table = entry & self._frame_mask
+        return rights, no_execute
+
+    def map_entry(self, page: int, entry: int, above: int, no_execute: int) -> bool:
+        """What `sync_page` does, for a page number whose last-level entry is known, with what `rights_above` said.
+
+        False, and the mirror isn't what it should be yet, if that isn't so simple: it may take memory, for one.
+        """
+        leaf, kernel, user = self._leaf, 0, 0
+        if self.released or leaf is None or page in self._region:
+            return False
+        if entry & P and not entry & leaf.reserved:
+            slot, rights, gpa = page >> SLOT_SHIFT, above & entry, entry & self._frame_mask
+            if slot in self._executable[True] or slot in self._executable[False]:
+                flags = bool(rights & W), bool(rights & U), bool(rights & A), bool(entry & D)
+                nx = bool(no_execute | entry & leaf.no_execute)
+                kernel, user = self.entries_for(GuestPage(gpa, *flags, nx), page << PAGE_SHIFT)
+            elif (frame := self.memory.to_host(gpa)) is not None:  # written out: what it does for data, in a third
+                kernel = frame & ADDRESS | _DATA | (P | A if rights & A else 0)
+                user = kernel if rights & U else 0
+                if entry & D:
+                    if rights & W:
+                        kernel |= W | D
+                        user |= W | D if user else 0
+                    elif not self.mode.write_protect:
+                        kernel |= W | D
+        old = self.kernel.exchange(page, kernel)
+        if not old or not kernel:
+            self.space.touch(page, page + 1)
+        return old >= 0 and self.user.exchange(page, user) >= 0
 
     def touch(self, linear: int, *, write: bool, user: bool) -> bool:
         """Do what the processor does at an access that the guest's tables allow, and map the page.
@@ -277,7 +324,7 @@ class Mirror:
             raise
 
     def _sync_many(self, first: int, end: int) -> None:
-        leaf = self._levels[-1] if self._levels else None
+        leaf = self._leaf
         batch = Batch(self.memory, leaf, write_protect=self.mode.write_protect)
         if leaf is None:
             self._collect_linear(batch, first, first, min(end, 1 << 20), P | W | U | A | D)

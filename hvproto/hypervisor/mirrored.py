@@ -263,11 +263,13 @@ class MirroredGuest(Guest):
         processor.on_system_call = self._on_system_call
         self.space.monitor.attach()
         self.space.deferral.enter()
+        self.space.quick_stores.enter()
         self.quick.enter()
 
     def leave(self) -> None:
         processor = self.machine.processor
         self.quick.leave()
+        self.space.quick_stores.leave()
         processor.on_system_call = None
         processor.is_trap = self._hosts_traps
         self.space.monitor.pull()

@@ -3,7 +3,7 @@
 Guest table pages are write-protected in *physical* memory, so a store is caught through whatever
 alias and by whatever instruction it comes. The store is committed by the processor room and only
 recorded here; `drain` hands the records on when the processor has stopped at the next block. Stores that nothing can
-notice before the next exit are *deferred*: they don't stop the processor.
+notice before the next exit are *deferred*: they don't stop the processor. Nor do those that `QuickStores` follows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Monitor:
         self.is_urgent: Callable[[GPA, int], bool] = lambda _gpa, _size: False
         """Whether the guest's next instruction can depend on a store (address, bytes within a page): it must be seen
         before that."""
-        self._records: list[TableStore] = []
+        self.records: list[TableStore] = []
+        """What is to be drained, but for what the processor has deferred."""
         self.touched: set[GPA] = set()
         """The pages whose users have changed since whoever looks here emptied it."""
         self.one_by_one: Callable[[], bool] = lambda: True
@@ -69,12 +70,12 @@ class Monitor:
     @property
     def pending(self) -> bool:
         """Whether there is something to drain."""
-        return bool(self._records) or self._processor.engine.deferred.waits
+        return bool(self.records) or self._processor.engine.deferred.waits
 
     @property
     def has_only_deferred(self) -> bool:
         """Whether there is something to drain, and nothing that was to be followed at once."""
-        return not self._records and self._processor.engine.deferred.waits
+        return not self.records and self._processor.engine.deferred.waits
 
     def watch(self, gpa: int) -> None:
         """One more user of the page at this guest-physical address."""
@@ -129,7 +130,7 @@ class Monitor:
         gpa = self._memory.to_guest(HPA(physical))
         if gpa is not None:
             self.pull()
-            self._records.append(TableStore(gpa, size))
+            self.records.append(TableStore(gpa, size))
             self._processor.request_stop()
 
     def _is_urgent(self, physical: int, size: int) -> bool:
@@ -139,7 +140,7 @@ class Monitor:
     def _on_own_write(self, gpa: GPA, size: int) -> None:
         if GPA(gpa & ~PAGE_MASK) in self._users:
             self.pull()
-            self._records.append(TableStore(gpa, size))
+            self.records.append(TableStore(gpa, size))
 
     def pull(self) -> None:
         """Take over what the processor has deferred: of this guest, so before another one gets the processor."""
@@ -147,10 +148,10 @@ class Monitor:
         for physical, size, value in deferred.take() if self.one_by_one() else deferred.take_ranges():
             gpa = self._memory.to_guest(HPA(physical))
             if gpa is not None:
-                self._records.append(TableStore(gpa, size, value, deferred=True))
+                self.records.append(TableStore(gpa, size, value, deferred=True))
 
     def drain(self) -> list[TableStore]:
         """What was stored since the last call, in order."""
         self.pull()
-        records, self._records = self._records, []
+        records, self.records = self.records, []
         return records

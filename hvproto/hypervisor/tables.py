@@ -85,6 +85,8 @@ class GuestTables:
         self._uses: dict[GPA, dict[Use, None]] = {}
         """By page, in the order in which they came; a list would make a table of pointers to itself cost minutes."""
         self._building = False
+        self.version = 0
+        """It changes with anything that isn't an entry of a last-level table."""
         pool.reclaim = self._reclaim
 
     @property
@@ -158,6 +160,7 @@ class GuestTables:
         page = GPA(table & ~PAGE_MASK)
         if not self._memory.is_ram(page):
             return
+        self.version += 1
         if parent is None:
             use = root.use = Use(root.mirror, 0, table, 0)
         else:
@@ -193,6 +196,7 @@ class GuestTables:
         for child in use.children.values():
             self._unlink(root, child)
         use.alive = False
+        self.version += 1
         root.uses -= 1
         page = GPA(use.table & ~PAGE_MASK)
         uses = self._uses[page]
@@ -245,6 +249,19 @@ class GuestTables:
             sizes.add(root.entry_size)
         return sizes.pop() if len(sizes) == 1 else 0
 
+    def last_level(self, page: GPA) -> list[tuple[Mirror, int, int]]:
+        """(mirror, number of the first page that it maps, size of an entry) of all that a page is as a table.
+
+        Empty if it is none, or one above the last level somewhere.
+        """
+        found = []
+        for use in self._uses.get(page, ()):
+            root = self._roots.get(use.mirror.mode)
+            if root is None or not root.levels[use.level].leaf:
+                return []
+            found.append((use.mirror, use.base, root.entry_size))
+        return found
+
     def tables_of(self, first: int, end: int) -> list[GPA]:
         """The pages of the tables that map any of the page numbers [first, end), in whatever root."""
         found: list[GPA] = []
@@ -288,6 +305,7 @@ class GuestTables:
         level = root.levels[use.level]
         for first, end in _indices(pieces, use.table, root.entry_size, level.count):
             if not level.leaf:
+                self.version += 1  # if only by other permissions
                 for index in range(first, end):
                     self._relink(root, use, index)
             page = use.base + first * level.pages

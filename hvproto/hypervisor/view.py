@@ -94,6 +94,16 @@ class View:
         self._words[at] = entry
         return old
 
+    def exchange(self, page: int, entry: int) -> int:
+        """Write the entry for a page number; what was there before. -1, and nothing done, if it takes a new table."""
+        table = self._tables.get(page >> SLOT_SHIFT)
+        if table is None:
+            return -1 if entry else 0
+        at = (table >> 3) + (page & _INDEX)
+        old = self._words[at]
+        self._words[at] = entry
+        return old
+
     def get(self, linear: int) -> int:
         page = linear >> PAGE_SHIFT & PAGES - 1
         table = self._tables.get(page >> SLOT_SHIFT)

@@ -409,6 +409,10 @@ class Engine(ABC):
     def flush_tlb(self) -> None:
         self.uc.ctl(uc_const.UC_CTL_TLB_FLUSH, uc_const.UC_CTL_IO_WRITE)
 
+    def flush_page(self, _linear: int) -> None:
+        """Forget what is cached of a linear page. Safe in a hook on a store to a protected page."""
+        self.flush_tlb()
+
     def flush_code(self) -> None:
         """Forget all translated code: needed after code bytes change behind the engine's back."""
         self.uc.ctl_flush_tb()
@@ -566,6 +570,12 @@ class Engine(ABC):
 
     # -- hooks -------------------------------------------------------------------------------
 
+    def fail(self, problem: BaseException) -> None:
+        """Something was raised in a hook: end the run with it, unless there is something already."""
+        if self.failure is None:
+            self.failure = problem
+        self.set_deadline(0)
+
     def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
         """Call back; keep the first exception, instead of letting the engine swallow it, and end the run.
 
@@ -574,9 +584,7 @@ class Engine(ABC):
         try:
             return action(*arguments)
         except BaseException as error:  # also KeyboardInterrupt: it must not vanish in a C frame
-            if self.failure is None:
-                self.failure = error
-            self.set_deadline(0)
+            self.fail(error)
             return otherwise
 
     def _on_protected_store(self, _access: int, physical: int, size: int, value: int) -> bool:

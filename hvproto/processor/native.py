@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import weakref
+from functools import partial
 from typing import Any
 
 import unicorn
@@ -54,6 +55,7 @@ _WALK = struct.Struct("<QQI")
 _ENTER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint64)
 """With the interpreter's lock held: to let go of it costs a quarter of a run, and nobody else is there to take it."""
 _ON_CPU = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)
+_ON_PAGE = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
 HALTED = 0x10000
 _NOWHERE = _MASK = (1 << 64) - 1
 RING_3 = 3
@@ -80,6 +82,7 @@ class NativeEngine(Engine):
         self._eip = ctypes.c_uint64.from_address(self.state_address + at.ENV_EIP)
         self._code_and_stack = self.state_address + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
         self._flush_tlb = _ON_CPU(at.address_of("tlb_flush_x86_64"))
+        self._flush_page = partial(_ON_PAGE(at.address_of("tlb_flush_page_x86_64")), self._cpu)
         self._find_registers()
         self._make_control()
         self._quick: list[tuple[int, int, Any]] = []
@@ -219,6 +222,9 @@ class NativeEngine(Engine):
 
     def flush_tlb(self) -> None:
         self._flush_tlb(self._cpu)
+
+    def flush_page(self, linear: int) -> None:
+        self._flush_page(linear)
 
     def flush_code(self) -> None:
         """... and where it was; through the TLB, code could be fetched without the page walk that notes where it is."""

@@ -128,7 +128,8 @@ def self_check() -> str | None:
     try:
         walk = address_of("x86_cpu_tlb_fill_x86_64")
         for name in (
-            "x86_cpu_do_interrupt", "tb_invalidate_phys_page_fast", "tlb_reset_dirty", "helper_cc_compute_all"
+            "x86_cpu_do_interrupt", "tb_invalidate_phys_page_fast", "tlb_reset_dirty", "tlb_flush_page",
+            "helper_cc_compute_all",
         ):  # fmt: skip
             address_of(f"{name}_x86_64")
     except AttributeError:
