@@ -64,7 +64,7 @@ class FreeSpace:
         self._highest = _NOTHING
         """The highest hole of ``_least`` pages or more, as [first, end), until there is a change at it or above it.
 
-        The region is in that hole as a rule, and the guest below: to ask for it again costs 3 Y, a search some 60.
+        The region is in that hole as a rule, and the guest below: to ask for it again costs 5 Y, a search some 60.
         """
 
     @property

@@ -218,7 +218,7 @@ class Mirror:
                 flags = bool(rights & W), bool(rights & U), bool(rights & A), bool(entry & D)
                 nx = bool(no_execute | entry & leaf.no_execute)
                 kernel, user = self.entries_for(GuestPage(gpa, *flags, nx), page << PAGE_SHIFT)
-            elif (frame := self.memory.to_host(gpa)) is not None:  # written out: what it does for data, in a third
+            elif (frame := self.memory.to_host(gpa)) is not None:  # `entries_for` written out, for data
                 kernel = frame & ADDRESS | _DATA | (P | A if rights & A else 0)
                 user = kernel if rights & U else 0
                 if entry & D:

@@ -119,7 +119,7 @@ class View:
     # -- many at once ------------------------------------------------------------------------
 
     def put(self, page: int, entries: Entries64) -> None:
-        """Write the entries for pages in a row from a page number on: as `set` does, 20 times faster for 64 of them."""
+        """Write the entries for pages in a row from a page number on: as `set` does one by one."""
         end = page + len(entries)
         for slot in range(page >> SLOT_SHIFT, end + _INDEX >> SLOT_SHIFT):
             start = slot << SLOT_SHIFT

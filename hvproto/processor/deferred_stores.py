@@ -26,7 +26,7 @@ _ONLY_A_PART = 1
 _WORDS = 3
 """A record: physical address, size in bytes, value."""
 _ASK_TO_FOLLOW = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64)
-"""Called with the interpreter's lock held, as the run is: four tenths of what a plain hook's call costs."""
+"""Called with the interpreter's lock held, as the run is."""
 
 # A hook on stores to RAM off the engine's fast path; the engine does them, unless they are to protected pages. RDX is
 # the physical address, ECX the size, R8 the value, R9 the block below. What kind of access it is (ESI) is of no
