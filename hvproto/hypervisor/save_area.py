@@ -18,6 +18,10 @@ MAGIC = 0x45564153  # "SAVE"
 HEADER = struct.Struct("<IIII")
 CAPACITY = 64
 SIZE = HEADER.size + CAPACITY * RECORD.size
+_ALL = tuple(Setting)
+_IDENTIFICATIONS = struct.Struct(HEADER.format + "I20x" * len(_ALL))
+_WITH_ALL = (MAGIC, len(_ALL), 0, 0, *_ALL)
+_HEADER_OF_ALL = HEADER.pack(*_WITH_ALL[:4])
 
 
 class SaveAreaError(HvprotoError):
@@ -30,6 +34,8 @@ class SaveArea:
     def __init__(self, ram: memoryview, place: HPA) -> None:
         self._ram = ram
         self.place = place
+        self.records = self._place(0)
+        """Where the first record lies."""
         self.clear()
 
     def clear(self) -> None:
@@ -47,6 +53,17 @@ class SaveArea:
             self._ram[place : place + RECORD.size] = pack_setting(setting, values[setting])
         self._write_count(len(places))
         return places
+
+    # -- all settings at once ----------------------------------------------------------------
+
+    def note_all(self) -> None:
+        """Somebody has put a record of every setting there, in the order of identification."""
+        self._ram[self.place : self.records] = _HEADER_OF_ALL
+
+    @property
+    def has_all(self) -> bool:
+        """Whether a record of every setting is there, in the order of identification."""
+        return _IDENTIFICATIONS.unpack_from(self._ram, self.place) == _WITH_ALL
 
     def _place(self, index: int) -> HPA:
         return HPA(self.place + HEADER.size + index * RECORD.size)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import unicorn
 from unicorn import unicorn_const as uc_const
@@ -45,6 +45,9 @@ from hvproto.processor.settings import (
     SettingValue,
 )
 from hvproto.processor.state import StateView
+
+if TYPE_CHECKING:
+    from hvproto.processor.settings_in_bulk import SettingsInBulk
 
 
 class Outcome(Enum):
@@ -138,6 +141,8 @@ class Engine(ABC):
     """Whether IN and OUT check IOPL and the I/O bitmap by themselves."""
     ram_rights = uc_const.UC_PROT_ALL
     """What Unicorn is told of RAM."""
+    bulk: SettingsInBulk | None = None
+    """How it saves and loads all settings at once, if it can."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 

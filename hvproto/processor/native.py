@@ -45,6 +45,7 @@ from hvproto.processor.paging import A
 from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import DR7_ENABLED, Setting, SettingValue
+from hvproto.processor.settings_in_bulk import SettingsInBulk
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_FROM_EFLAGS, StateView
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
@@ -81,6 +82,7 @@ class NativeEngine(Engine):
         self._halted = ctypes.c_uint32.from_address(self._cpu + at.CPU_HALTED)
         self._eip = ctypes.c_uint64.from_address(self.state_address + at.ENV_EIP)
         self._code_and_stack = self.state_address + at.LAYOUT.segments + SEGMENT_CACHE.size * SegmentRegister.CS
+        self.bulk = SettingsInBulk(self._cpu, self.state_address, ctypes.addressof(self._buffer))
         self._flush_tlb = _ON_CPU(at.address_of("tlb_flush_x86_64"))
         self._flush_page = partial(_ON_PAGE(at.address_of("tlb_flush_page_x86_64")), self._cpu)
         self._find_registers()

@@ -51,6 +51,8 @@ from hvproto.processor.settings import (
     EFLAGS_IF,
     EFLAGS_TF,
     Setting,
+    pack_all,
+    unpack_all,
 )
 from hvproto.processor.take_event import take_exception, take_interrupt
 
@@ -462,7 +464,12 @@ class Processor(RegisterFile):
 
     def restore_user_state(self, context: Any) -> None:
         """Put a saved state back except for the settings: those stay as they are now."""
-        settings = {setting: self.read_setting(setting) for setting in Setting}
+        bulk = self.engine.bulk
+        if bulk is None:
+            records = pack_all({setting: self.read_setting(setting) for setting in Setting})
+        else:
+            records = bulk.packed()
         self.restore_context(context)
-        for setting, value in settings.items():
-            self.write_setting(setting, value)
+        if bulk is None or not bulk.load_packed(records):
+            for setting, value in unpack_all(records):
+                self.write_setting(setting, value)

@@ -7,6 +7,7 @@ number is the register identification that the save area carries (WO0250664, ste
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
 from hvproto.processor.segments import Segment, TableRegister
@@ -55,6 +56,11 @@ def pack_setting(setting: Setting, value: SettingValue) -> bytes:
             return RECORD.pack(setting, 0, value, 0, 0)
 
 
+def pack_all(values: Mapping[Setting, SettingValue]) -> bytes:
+    """The records of all settings, in the order of their identification. Raises KeyError if one is missing."""
+    return b"".join(pack_setting(setting, values[setting]) for setting in Setting)
+
+
 def unpack_setting(record: bytes) -> tuple[Setting, SettingValue]:
     """The inverse of `pack_setting`. Raises ValueError for an unknown identification."""
     number, selector, value, limit, attributes = RECORD.unpack(record)
@@ -64,6 +70,11 @@ def unpack_setting(record: bytes) -> tuple[Setting, SettingValue]:
     if setting.kind is Segment:
         return setting, Segment(selector, value, limit, attributes)
     return setting, value
+
+
+def unpack_all(records: bytes) -> Iterator[tuple[Setting, SettingValue]]:
+    """The inverse of `pack_all`."""
+    return (unpack_setting(records[at : at + RECORD.size]) for at in range(0, len(records), RECORD.size))
 
 
 def describe(value: SettingValue) -> str:
