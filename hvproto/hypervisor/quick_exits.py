@@ -4,7 +4,8 @@ A hidden page fault, CLI, PUSHF and POPF change next to nothing: the rest of the
 What is done is what `Exits` does, event for event; wherever anything is out of the ordinary - breakpoints, single
 step, virtual-8086 mode, prefixes, a segment with a base, user's handlers, stores that have to be followed - nothing is
 done, and `Exits` decides. That costs some 60 us an exit, this a tenth of it, and a twentieth where nobody listens: then
-it is done in the engine's run. The portable engine always goes the plain way.
+it is done in the engine's run, and so are, then only, STI and what `quick_ports` knows of IN and OUT. The portable
+engine always goes the plain way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.plan import Provider
+from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
 from hvproto.hypervisor.quick_transfers import QuickTransfers
 from hvproto.hypervisor.region_form import Form
 from hvproto.hypervisor.view import ADDRESS, MIRRORED
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
 
 PROTECTION, PAGE_FAULT = 13, 14
-_CLI, _PUSHF, _POPF, _IRET = 0xFA, 0x9C, 0x9D, 0xCF
+_CLI, _STI, _PUSHF, _POPF, _IRET = 0xFA, 0xFB, 0x9C, 0x9D, 0xCF
 _FIRST_FREE = 32
 """Vectors below it are the processor's own."""
 _WRITE = 2
@@ -70,6 +72,7 @@ class QuickExits:
         self.enabled = self._engine is not None
         if self._engine is not None:
             self._look = FirstLook(self._engine, self._answer)
+            self._ports = QuickPorts(guest, self._engine)
             self._transfers = QuickTransfers(guest, self._engine, self._look)
 
     def enter(self) -> None:
@@ -97,7 +100,9 @@ class QuickExits:
             or space.region.layout.is_one_page  # its frame is elsewhere
         )
         is_flat = not stack.base and stack.limit == _WHOLE and bool(stack.is_32bit)
-        self._is_plain = is_flat and cpu.decoder_mode == capstone.CS_MODE_32
+        mode = cpu.decoder_mode
+        self._is_plain = is_flat and mode == capstone.CS_MODE_32
+        self._ports.is_16_bit = mode == capstone.CS_MODE_16
         self._level = cpu.cpl
         self._transfers.resuming()
 
@@ -121,16 +126,22 @@ class QuickExits:
             if vector < _FIRST_FREE or not hypervisors or not self._transfers.reflect(vector, self._level):
                 return False
             self._has_changed_to(QuickTransfers.KERNEL)
+            look.now.value += Form.cycles_to_halt(vector)
         else:
             self._space.follow_deferred()
             if self._space.has_stores:
                 return False
-            eip = self._served(vector, look.error_code.value, look.eip.value, cpu.wrapped(look.cr2.value))
+            before = look.now.value
+            look.now.value = before + _TO_HALT
+            if vector == PROTECTION and not look.error_code.value:
+                eip = self._served_in_run(look.eip.value)
+            else:
+                eip = self._served(vector, look.error_code.value, look.eip.value, cpu.wrapped(look.cr2.value))
             if eip is None:
+                look.now.value = before
                 return False
             look.eip.value = eip
             cpu.eflags &= ~EFLAGS_RF
-        look.now.value += Form.cycles_to_halt(vector)
         cpu.set_shadow(False)
         self.count += 1
         return True
@@ -159,6 +170,27 @@ class QuickExits:
             self._tell(PROTECTION, 0, eip, "cli", None, _TO_HALT)
             return eip + 1
         return None
+
+    def _served_in_run(self, eip: int) -> int | None:
+        """Deal with a #GP(0) that nobody is to hear of: CLI, STI and accesses to ports, which may have the run end.
+        Returns where the guest goes on, or None with nothing done."""
+        cpu = self._cpu
+        code = self._code(eip)
+        if not code or self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
+            return None
+        opcode = code[0]
+        if opcode == _CLI:
+            cpu.eflags &= ~EFLAGS_IF
+            return eip + 1
+        if opcode != _STI:
+            length = self._ports.answer(code)
+            return eip + length if length else None
+        if not cpu.interrupts:
+            if self._guest.board.interrupts.pending:
+                return None
+            cpu.eflags |= EFLAGS_IF
+            self._look.hold_interrupts()
+        return eip + 1
 
     def handle(self) -> bool:
         """The guest is in a stub's HLT. True if all is done, and the processor stands before its next instruction."""
@@ -243,6 +275,15 @@ class QuickExits:
         if not entry & P or entry & NX:
             return -1
         return self._ram[entry & ADDRESS | eip & PAGE_MASK]
+
+    def _code(self, eip: int) -> bytes:
+        """The bytes there that `QuickPorts` looks at; nothing where the mirror doesn't have them, or a page ends."""
+        offset = eip & PAGE_MASK
+        entry = self._space.present_view.get(eip)
+        if not entry & P or entry & NX or offset + LONGEST > PAGE_MASK:
+            return b""
+        at = entry & ADDRESS | offset
+        return bytes(self._ram[at : at + LONGEST])
 
     def _place(self, linear: int, *, write: bool) -> int | None:
         """Where in RAM four bytes lie that the guest may access now without any effect on its tables."""

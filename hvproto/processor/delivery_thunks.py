@@ -132,22 +132,27 @@ def _load(function: str, address: str) -> str:
 """
 
 
-# Whoever is asked has done all that the event needs, or nothing (`first_look`). Where the run is to end at the next
-# block, nobody is asked: the handler would be that block.
-_ASK = f"""
+def _ask(refused: str) -> str:
+    """Ask who has asked for it (`first_look`), and return from the hook if he has done all that the event needs.
+
+    Else he has done nothing. Where the run is to end at the next block, nobody is asked: the handler would be that
+    block. ``refused`` makes the labels' names.
+    """
+    return f"""
     mov rax, qword ptr [rbx + {CTL_ASK}]
     test rax, rax
-    jz unasked
+    jz {refused}_unasked
     mov ecx, dword ptr [r12 + {at.ENV_SUMMARY}]
     and ecx, {SUMMARY_CPL}
     cmp ecx, {SUMMARY_CPL}
-    jne unasked
+    jne {refused}_unasked
     mov rcx, qword ptr [rbx + {CTL_NOW}]
     cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
-    jae unasked
+    jae {refused}_unasked
     call rax
     test eax, eax
-    jz refused
+    jz {refused}
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
     mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
     pop r15
     pop r14
@@ -155,10 +160,11 @@ _ASK = f"""
     pop r12
     pop rbx
     ret
-refused:
+{refused}:
     mov esi, dword ptr [rbx + {CTL_VECTOR}]
-unasked:
+{refused}_unasked:
 """
+
 
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
@@ -179,7 +185,13 @@ INTERRUPT = f"""
     mov rax, qword ptr [r12 + {at.ENV_CR2}]
     mov qword ptr [rbx + {CTL_CR2}], rax
     mov dword ptr [rbx + {CTL_LENGTH}], 0
-    {_ASK}
+    cmp esi, 14
+    jne ask
+    cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
+    je ask_later
+ask:
+    {_ask("refused")}
+ask_later:
     mov dword ptr [rbx + {CTL_DELIVERING}], 1
     mov r13, qword ptr [r12 + {at.ENV_EIP}]
     add r13, qword ptr [r12 + {at.ENV_CS_BASE}]
@@ -248,7 +260,7 @@ scan:
     je two_bytes
     bt dword ptr [rbx + {CTL_UPDATES}], eax
     jc leave
-    jmp fault
+    jmp explained
 two_bytes:
     mov rdi, r12
     mov rsi, r13
@@ -257,6 +269,8 @@ two_bytes:
     movzx eax, al
     bt dword ptr [rbx + {CTL_UPDATES_0F}], eax
     jc leave
+explained:
+    {_ask("fault_refused")}
     jmp fault
 
 software:

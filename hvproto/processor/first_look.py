@@ -50,12 +50,12 @@ class FirstLook:
         self._ask = wide(control + block.CTL_ASK)
         self._segments = env + at.ENV_SEGMENTS
         self._engine = engine
-        method = weakref.WeakMethod(answer)
+        owner, function = weakref.ref(answer.__self__), answer.__func__  # type: ignore[attr-defined]
 
         def guarded() -> int:
-            asked = method()
+            asked = owner()
             try:
-                return asked is not None and asked()
+                return asked is not None and function(asked)
             except BaseException as problem:
                 engine.failure = engine.failure or problem
                 engine.set_deadline(0)
@@ -76,6 +76,10 @@ class FirstLook:
     def in_shadow(self) -> bool:
         """Whether interrupts are held off for the present instruction."""
         return bool(self._summary.value & SUMMARY_SHADOW)
+
+    def hold_interrupts(self) -> None:
+        """Hold interrupts off for the next instruction, as STI does."""
+        self._summary.value |= SUMMARY_SHADOW
 
     def segments(self) -> bytes:
         """All six segment registers, hidden parts and all: 24 bytes each, in the order of `SegmentRegister`."""
