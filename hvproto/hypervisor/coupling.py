@@ -119,7 +119,7 @@ class Coupling:
         self._bus.emit(events.Recoupled(now, reason, temporary))
 
     # -- all settings at once ----------------------------------------------------------------
-    # Setting by setting, the two together take some 250 empty Python hooks; at once, 6. Not where somebody listens to
+    # Setting by setting, the two together take some 250 empty Python hooks; at once, 8. Not where somebody listens to
     # the settings: then each is told where it is done.
 
     def _decouple_at_once(self, replacements: Mapping[Setting, Replacement], exchange: Callable[[], None]) -> bool:

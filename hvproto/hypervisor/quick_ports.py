@@ -1,7 +1,8 @@
 """IN and OUT of a guest's kernel answered in the engine's run: what `port_io` does, where IOPL allows it outright.
 
 What a device asks for - a stop, an earlier deadline - ends the run before the next instruction, as between two runs.
-Strings and prefixes other than that of the operand's size are left to `Exits`. So an OUT takes 5 us instead of 70.
+Strings and prefixes other than that of the operand's size are left to `Exits`. So a character at
+COM1, its share of the way to the host included, takes some 20 us instead of 140.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """All eight settings saved to memory and loaded from it at once, by machine code: the native engine's.
 
-One by one, through the binding's register numbers and the mode changes between them, they take 26 us to save and 40 to
-load; so, 0.2 and 1.3, of which 0.8 are the flush of the TLB that a change of CR3 needs anyhow. In memory they lie as
-`hvproto.processor.settings` packs them, in the order of their identification.
+Decoupling and recoupling one by one, through the binding's register numbers and the mode changes between them, takes
+150 us; so, 5 to 8, of which two flushes of the TLB, which a change of CR3 needs anyhow, are 0.8 each. In memory they
+lie as `hvproto.processor.settings` packs them, in the order of their identification.
 
 Loading is for values that the engine takes as they are, in an environment whose EFER.LMA fits CR0.PG, EFER.LME and
 CR4.PAE, and with the bits of CR4 as before that the engine keeps a second account of. For all else it does nothing,
