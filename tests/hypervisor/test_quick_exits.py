@@ -144,31 +144,53 @@ def test_ports_in_all_forms_give_what_they_give_alone(seed: int, paging: str) ->
 TIMED = (*UNTIMED, 0x40, 0x42, 0x61, 0x71, 0x3F8, 0x3FA, 0x3FD, 0x3F9, 0x20, 0xA0, 0x60, 0x64, 0x1F7)
 
 
+START = """
+    mov al, 0x11
+    out 0x20, al
+    mov al, 0x40
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 4                           ; all but those of the second chip
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, {low}
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    mov ebp, 0x20000
+    sti
+    nop
+"""
+HANDLER = """
+handler:
+    push eax
+    mov eax, [esp + 4]
+    mov [ebp], eax
+    mov eax, [esp + 12]
+    mov [ebp + 4], eax
+    mov [ebp + 8], edi
+    add ebp, 12
+    mov al, 0x20
+    out 0x20, al
+    pop eax
+    iretd
+"""
+
+
+def with_timer(body: str, ticks: int) -> Image:
+    """A kernel with the timer at this period; its handler leaves (return address, EFLAGS, EDI) from 0x20000 on."""
+    gates = "".join(IDT.format(vector=vector) for vector in range(0x40, 0x48))
+    return kernel(DESCRIPTORS + gates + START.format(low=ticks) + body + END + HANDLER)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_interrupts_of_devices_that_are_being_programmed_come_at_the_same_instruction(seed: int) -> None:
     """STI and CLI among accesses to timer, COM1 and PIC; the handler leaves where and when it was called."""
     draw = random.Random(seed)
-    start = """
-        mov al, 0x11
-        out 0x20, al
-        mov al, 0x40
-        out 0x21, al
-        mov al, 4
-        out 0x21, al
-        mov al, 1
-        out 0x21, al
-        mov al, 4                           ; all but those of the second chip
-        out 0x21, al
-        mov al, 0x34
-        out 0x43, al
-        mov al, {low}
-        out 0x40, al
-        mov al, 0
-        out 0x40, al
-        mov ebp, 0x20000
-        sti
-        nop
-    """
     lines = accesses(seed, 150, tuple(port for port in TIMED if port not in (0x21, 0x20, 0xA1, 0x64))).split("\n")
     body: list[str] = []
     for line in lines:
@@ -176,27 +198,19 @@ def test_interrupts_of_devices_that_are_being_programmed_come_at_the_same_instru
         if line.startswith("add edi"):
             body += draw.choice((["sti"], ["sti", "sti"], ["cli"], ["sti", "nop", "cli"], ["sti", "cli"], [], []))
     body.append("cli")
-    handler = """
-    handler:
-        push eax
-        mov eax, [esp + 4]
-        mov [ebp], eax
-        mov eax, [esp + 12]
-        mov [ebp + 4], eax
-        mov [ebp + 8], edi
-        add ebp, 12
-        mov al, 0x20
-        out 0x20, al
-        pop eax
-        iretd
-    """
-    code = (
-        DESCRIPTORS
-        + "".join(IDT.format(vector=vector) for vector in range(0x40, 0x48))
-        + start.format(low=draw.randrange(20, 90))
-    )
-    image = kernel(code + "\n".join(body) + END + handler)
+    image = with_timer("\n".join(body), draw.randrange(20, 90))
     count, found = check_alike(image)
     assert count > 15
     assert found["status"] == (1, ""), found["status"][1]
     assert found["memory"][0x20000:0x20004] != bytes(4), "no interrupt came"
+
+
+@pytest.mark.parametrize("ticks", range(20, 26))
+def test_no_interrupt_comes_between_sti_and_the_next_instruction(ticks: int) -> None:
+    image = with_timer("mov edi, 6000\nagain: cli\nsti\nbehind: nop\nnop\ndec edi\njnz again\ncli", ticks)
+    _, found = check_alike(image)
+    assert found["status"] == (1, ""), found["status"][1]
+    frames = memoryview(found["memory"][0x20000:0x22000]).cast("I")
+    returns = [address for address in frames[::3] if address]
+    assert len(returns) > 10
+    assert image.symbols["behind"] not in returns
