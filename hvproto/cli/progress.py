@@ -102,15 +102,19 @@ class Progress:
 
 
 class Numbers:
-    """How far a run has come, in words. Exits and relocations are counted if there is a bus."""
+    """How far a run has come, in words. Relocations are counted if there is a bus, and exits if ``hears_exits``.
 
-    def __init__(self, processor: Processor, bus: EventBus | None) -> None:
+    Who listens to exits makes them slower: that is for runs where somebody does anyway.
+    """
+
+    def __init__(self, processor: Processor, bus: EventBus | None, *, hears_exits: bool) -> None:
         self._processor = processor
         self._counts = bus is not None
+        self._hears_exits = hears_exits
         self.exits = 0
         self.relocations = 0
         if bus is not None:
-            bus.subscribe(self.on_event, events.ExceptionTaken, events.Relocated)
+            bus.subscribe(self.on_event, events.Relocated, *([events.ExceptionTaken] if hears_exits else []))
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, events.Relocated):
@@ -121,17 +125,18 @@ class Numbers:
     def line(self) -> str:
         now = self._processor.now
         text = f"cycle {now:,} ({1000 * now / CYCLES_PER_SECOND:,.1f} ms)"
-        return f"{text}, {self.exits:,} exits, {self.relocations:,} relocations" if self._counts else text
+        text += f", {self.exits:,} exits" if self._counts and self._hears_exits else ""
+        return text + (f", {self.relocations:,} relocations" if self._counts else "")
 
 
 def progress_of(processor: Processor, bus: EventBus | None = None, page: Console | None = None) -> Progress:
-    """Of a run: virtual time and, with a bus, exits and relocations. ``page`` is where the run is told."""
+    """Of a run: virtual time, with a bus also relocations, and exits if it is told on a ``page``."""
     console = _terminal()
     if console is None:
         return Progress(None, str, shared=False)
     told_there = page is not None and page.is_terminal
     shared = not told_there and sys.stdout.isatty()
-    numbers = Numbers(processor, bus)
+    numbers = Numbers(processor, bus, hears_exits=page is not None)
 
     def line() -> str:
         return numbers.line() + "; Ctrl-C ends it"

@@ -350,9 +350,9 @@ class NativeEngine(Engine):
         self._until_open.value = on
 
     def run(self) -> Outcome:
+        self.raise_failure()  # Ctrl-C may have come since the last run
         self._asked = False
         self.system_call = None
-        self.failure = None
         status = self._enter(self.control_address)
         if status == HALTED and self.failure is None and self.system_call is None:
             return Outcome.HALTED

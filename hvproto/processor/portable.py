@@ -186,12 +186,12 @@ class PortableEngine(Engine):
         self.uc.emu_stop()
 
     def run(self) -> Outcome:
+        self.raise_failure()  # Ctrl-C may have come since the last run
         self._asked = False
         self._vector = None
         self._refusal = self._violation = None
         self.system_call = None
         self.resuming = False
-        self.failure = None
         self.forget_exception()
         self._cr2_at_start = self.read_register(_CR2)
         self._running = True
