@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -44,6 +45,10 @@ def mapped(guest: MirroredGuest) -> Iterator[tuple[int, int]]:
     yield from below(0, mode.cr3 & fmt.root_mask, 0)
 
 
+EVERY = 8
+"""So many looks are there for each whose mappings are held against the guest's tables."""
+
+
 @pytest.mark.parametrize("name", ["guest", "guest64"])
 def test_each_look_has_what_the_tables_map_and_never_the_region(name: str, engine: str) -> None:
     if engine == "portable":
@@ -67,8 +72,12 @@ def test_each_look_has_what_the_tables_map_and_never_the_region(name: str, engin
         covered = [(address >> 12, (address >> 12) + pages) for address, pages in event.runs]
         assert covered == sorted(covered) and len(covered) <= MOST_RUNS
         assert all(one[1] < other[0] for one, other in pairwise(covered))
+        if len(looks) % EVERY:
+            return  # each of them walks all of the guest's tables
+        starts = [start for start, _ in covered]
         for first, pages in mapped(guest):
-            assert any(start <= first and first + pages <= end for start, end in covered), hex(first << 12)
+            at = bisect_right(starts, first) - 1
+            assert at >= 0 and first + pages <= covered[at][1], hex(first << 12)
 
     session.bus.subscribe(on_look, events.GuestMappings)
     assert session.run() == 0
