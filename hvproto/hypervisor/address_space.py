@@ -92,6 +92,8 @@ class AddressSpace:
         self.code = CodeWatch(processor, self.decoder)
         self._marked_code: list[TableStore] = []
         self.in_kernel_view = True
+        self._is_present = False
+        """Whether the guest has the processor."""
         self._kind: CodeKind | None = None
         self._paging_changed = self._descriptors_changed = False
         self._preferred: GVA | None = None
@@ -117,6 +119,19 @@ class AddressSpace:
         self._preferred = base
         if small:
             self.region = self.descriptors.region = Region(self._ram, [self.pool.allocate()], SMALL)
+
+    def enter(self) -> None:
+        """The guest gets the processor."""
+        self._is_present = True
+        self.monitor.attach()
+        self.deferral.enter()
+        self.quick_stores.enter()
+
+    def leave(self) -> None:
+        """... and somebody else gets it."""
+        self.quick_stores.leave()
+        self.monitor.pull()
+        self._is_present = False
 
     def close(self) -> None:
         """Leave nothing behind in the processor: no traps, no watched pages. The frames are the owner's again."""
@@ -268,12 +283,11 @@ class AddressSpace:
         """
         processor, region = self._processor, self.region
         old = region.base
-        is_loaded = processor.idtr == region.idtr
-        inside = is_loaded and region.contains(processor.eip) and processor.cpl == 0
+        inside = self._is_present and region.contains(processor.eip) and processor.cpl == 0
         self.mirror.clear_region(old, region.pages)
         region.rebase(new)
         self._map_region()
-        if is_loaded:
+        if self._is_present:
             processor.write_setting(Setting.IDTR, region.idtr)
             processor.write_setting(Setting.TR, region.tr)
             self.load_view()

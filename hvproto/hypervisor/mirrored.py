@@ -261,18 +261,15 @@ class MirroredGuest(Guest):
         processor = self.machine.processor
         self._hosts_traps, processor.is_trap = processor.is_trap, self._is_trap
         processor.on_system_call = self._on_system_call
-        self.space.monitor.attach()
-        self.space.deferral.enter()
-        self.space.quick_stores.enter()
+        self.space.enter()
         self.quick.enter()
 
     def leave(self) -> None:
         processor = self.machine.processor
         self.quick.leave()
-        self.space.quick_stores.leave()
         processor.on_system_call = None
         processor.is_trap = self._hosts_traps
-        self.space.monitor.pull()
+        self.space.leave()
         super().leave()
 
     def first_entry(self) -> None:

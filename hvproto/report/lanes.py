@@ -28,7 +28,7 @@ class Lanes:
     >>> lanes = Lanes()
     >>> lanes.follow(events.Decoupled(100, ("CR3",), 0, 0))
     (2, (Switch(at=100, lane=1, after=False), Switch(at=100, lane=2, after=True)))
-    >>> lanes.follow(events.ExceptionTaken(130, 14, 0, "handle", 0, 0, "", 6))
+    >>> lanes.follow(events.ExceptionTaken(130, 14, 0, "handle", 0, 0, "", cycles=6))
     (1, (Switch(at=124, lane=1, after=False), Switch(at=130, lane=2, after=True)))
     """
 
