@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from hvproto import bundled
 from hvproto.bundled import Kernel
 from hvproto.errors import BadInput
 
@@ -41,6 +42,11 @@ def kernels(start: Path | None = None) -> list[Kernel]:
                 raise BadInput(f"{path}: tool.hvproto.{name}.{key} must be a kernel's file, not {entries[key]!r}")
             found.append(Kernel(key, path.parent / entries[key], f"of {path.parent.name}", kind))
     return found
+
+
+def named() -> list[Kernel]:
+    """All kernels that have a name: the project's own, then the bundled ones. Raises BadInput, as `kernels` does."""
+    return [*kernels(), *bundled.kernels()]
 
 
 def find(name: str) -> Kernel | None:

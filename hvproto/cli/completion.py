@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hvproto import bundled, project
+from hvproto import project
 from hvproto.hypervisor.plan import BUILT_IN
 
 
@@ -32,7 +32,7 @@ def plans(incomplete: str) -> list[str]:
 
 
 def _names(kind: str) -> list[str]:
-    return [kernel.name for kernel in (*project.kernels(), *bundled.kernels()) if kernel.kind == kind]
+    return [kernel.name for kernel in project.named() if kernel.kind == kind]
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

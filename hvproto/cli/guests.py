@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hvproto import bundled, project
+from hvproto import project
 
 
 def guests(
@@ -23,7 +23,7 @@ def guests(
       hvproto run --guest hello              run one of them
       hvproto guests --json | python3 -m json.tool
     """
-    kernels = [*project.kernels(), *bundled.kernels()]
+    kernels = project.named()
     if as_json:
         rows = [
             {"name": kernel.name, "kind": kernel.kind, "path": str(kernel.path), "description": kernel.description}

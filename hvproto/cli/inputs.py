@@ -34,7 +34,7 @@ def _path_of(name: str) -> Path:
     if kernel is not None:
         return kernel.path
     if not path.exists() and not path.suffix and path.name == name:
-        names = ", ".join(kernel.name for kernel in (*project.kernels(), *bundled.kernels()))
+        names = ", ".join(kernel.name for kernel in project.named())
         raise ImageError(name, f"no such file, and no kernel is called so; there are {names}")
     return path
 
