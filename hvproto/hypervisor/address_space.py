@@ -154,6 +154,19 @@ class AddressSpace:
             return None
         return self._memory.to_guest(entry & ADDRESS | linear & PAGE_MASK)
 
+    def place(self, linear: int, size: int, view: View, *, write: bool = False) -> int | None:
+        """The HPA of so many bytes of RAM that the guest may access now through a view with no effect on its tables.
+
+        None where a page ends before them, the view doesn't show them, or a store there has to be heard of.
+        """
+        entry = view.get(linear)
+        if entry & _SHOWN != _SHOWN or (write and not entry & W) or (linear & PAGE_MASK) + size > PAGE_SIZE:
+            return None
+        at: int = entry & ADDRESS | linear & PAGE_MASK
+        if at + size > len(self._ram) or (write and self.is_watched(at)):
+            return None
+        return at
+
     def mode(self) -> PagingMode:
         """What tells one mirror from another: the bits of the control registers that a walk depends on."""
         cr0, cr3, cr4, efer = (self._cpu.control(s) for s in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER))

@@ -134,10 +134,13 @@ class Guest(ABC):
         when = self.clock.next_event()
         if when is None:
             return False
-        if when > self.now:
-            self._skew -= when - self.now
-        self.clock.run_due()
+        self._skip_to(when)
         return True
+
+    def _skip_to(self, when: int) -> None:
+        """Let the guest's time jump to ``when`` (cycles), if that isn't past, and its devices do what is due then."""
+        self._skew -= max(when - self.now, 0)
+        self.clock.run_due()
 
     def deadline(self, limit: int) -> int:
         """The machine time at which host or guest must be looked at again."""
@@ -325,8 +328,7 @@ class Guest(ABC):
         came = None if self.console is None else self.console.wait(until)
         if came is None:
             return False
-        self._skew -= max(came - self.now, 0)
-        self.clock.run_due()
+        self._skip_to(came)
         return True
 
     def host_interrupt_pending(self) -> bool:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvproto.addresses import PAGE_MASK
-from hvproto.hypervisor.view import ADDRESS, MIRRORED
-from hvproto.processor.paging import P
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ _MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES, _POP_FS, _POP_GS = 0x8E, 0x07, 0x1F,
 _OPERAND_SIZE = b"\x66"
 _REGISTER_OPERAND = 0xC0
 _SS = 2
-_SHOWN = P | MIRRORED
 
 
 class LoadGuard:
@@ -62,9 +58,6 @@ class LoadGuard:
         return None
 
     def _bytes(self, linear: int, size: int) -> bytes:
-        """Bytes of the guest's memory that it may read now without any effect; fewer if they aren't at hand."""
-        entry = self._space.present_view.get(linear)
-        if entry & _SHOWN != _SHOWN or (linear & PAGE_MASK) + size > PAGE_MASK + 1:
-            return b""
-        at: int = entry & ADDRESS | linear & PAGE_MASK
-        return bytes(self._ram[at : at + size]) if at + size <= len(self._ram) else b""
+        """Bytes of the guest's memory that it may read now without any effect; none if they aren't at hand."""
+        at = self._space.place(linear, size, self._space.present_view)
+        return b"" if at is None else bytes(self._ram[at : at + size])

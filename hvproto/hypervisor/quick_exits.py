@@ -19,14 +19,14 @@ from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.plan import Provider
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
-from hvproto.hypervisor.quick_transfers import QuickTransfers
+from hvproto.hypervisor.quick_transfers import KERNEL, QuickTransfers
 from hvproto.hypervisor.region_form import Form
-from hvproto.hypervisor.view import ADDRESS, MIRRORED
+from hvproto.hypervisor.view import ADDRESS
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.engine import EFLAGS_ID
 from hvproto.processor.first_look import FirstLook
 from hvproto.processor.native import NativeEngine
-from hvproto.processor.paging import NX, P, W
+from hvproto.processor.paging import NX, P
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import (
     DR7_ENABLED,
@@ -48,7 +48,6 @@ _WRITE = 2
 _FETCH_OR_RESERVED = 0x18
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _WHOLE = 0xFFFF_FFFF
-_SHOWN = P | MIRRORED
 _TO_HALT = Form.cycles_to_halt(PAGE_FAULT)
 """Of the stubs of #PF and #GP, which are alike."""
 
@@ -125,7 +124,7 @@ class QuickExits:
             hypervisors = policy.routes[vector] is Provider.HYPERVISOR
             if vector < _FIRST_FREE or not hypervisors or not self._transfers.reflect(vector, self._level):
                 return False
-            self._has_changed_to(QuickTransfers.KERNEL)
+            self._has_changed_to(KERNEL)
             look.now.value += Form.cycles_to_halt(vector)
         else:
             self._space.follow_deferred()
@@ -218,7 +217,7 @@ class QuickExits:
 
         True if that is done, and the run goes on behind it.
         """
-        engine, cpu = self._engine, self._cpu
+        engine, cpu, space = self._engine, self._cpu, self._space
         if engine is None or not self._is_plain or not self._is_ordinary():
             return False
         opcode = self._opcode(eip)
@@ -232,14 +231,14 @@ class QuickExits:
         flags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
         if opcode == _PUSHF:
             esp = engine.stack_pointer - 4 & _WHOLE
-            at = self._place(esp, write=True)
+            at = space.place(esp, 4, space.present_view, write=True)
             if at is None:
                 return False
             self._ram[at : at + 4] = (flags & ~(EFLAGS_VM | EFLAGS_RF)).to_bytes(4, "little")
             self._tell(PROTECTION, 0, eip, "pushfd", None)
         else:
             esp = engine.stack_pointer & _WHOLE
-            at = self._place(esp, write=False)
+            at = space.place(esp, 4, space.present_view)
             if at is None:
                 return False
             value = int.from_bytes(self._ram[at : at + 4], "little")
@@ -257,7 +256,7 @@ class QuickExits:
         return True
 
     def _return(self, engine: NativeEngine, eip: int) -> bool:
-        if self._level != QuickTransfers.KERNEL:
+        if self._level != KERNEL:
             return False
         went_on = self._transfers.iret()
         if went_on is None:
@@ -284,16 +283,6 @@ class QuickExits:
             return b""
         at = entry & ADDRESS | offset
         return bytes(self._ram[at : at + LONGEST])
-
-    def _place(self, linear: int, *, write: bool) -> int | None:
-        """Where in RAM four bytes lie that the guest may access now without any effect on its tables."""
-        entry = self._space.present_view.get(linear)
-        if entry & _SHOWN != _SHOWN or (write and not entry & W) or linear & PAGE_MASK > PAGE_MASK - 3:
-            return None
-        at: int = entry & ADDRESS | linear & PAGE_MASK
-        if at >= len(self._ram) or (write and self._space.is_watched(at)):
-            return None
-        return at
 
     def _tell(self, vector: int, error: int, eip: int, detail: str, cr2: int | None, cycles: int = 0) -> None:
         bus = self._guest.bus

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING
 
 import capstone
 
-from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.sensitive import CodeKind
-from hvproto.hypervisor.view import ADDRESS, MIRRORED, View
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.engine import EFLAGS_ID
-from hvproto.processor.first_look import FirstLook, code_and_stack
-from hvproto.processor.paging import P, W
+from hvproto.processor.first_look import FirstLook
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, SegmentRegister
 from hvproto.processor.settings import (
     EFER_LMA,
@@ -44,7 +41,6 @@ _PRESENT_386_GATE, _GATE_BITS, _TRAP_GATE, _GATE_DPL_SHIFT = 0x8E, 0x9E, 1, 5
 _STACK_IN_TSS = 4
 _INNER, _OUTER = struct.Struct("<3I"), struct.Struct("<5I")
 _WHOLE = 0xFFFF_FFFF
-_SHOWN = P | MIRRORED
 _ODD = EFLAGS_TF | EFLAGS_NT | EFLAGS_VM | EFLAGS_RF | EFLAGS_VIF | EFLAGS_VIP
 _RETURNABLE = 0x0024_7FD7 & ~_ODD
 """What IRET at ring 0 takes from the stack: the flags of POPF, AC, ID, IF and IOPL."""
@@ -69,8 +65,6 @@ USER, KERNEL = 3, 0
 
 class QuickTransfers:
     """Of one guest."""
-
-    KERNEL = KERNEL
 
     def __init__(self, guest: MirroredGuest, engine: NativeEngine, look: FirstLook) -> None:
         self._cpu = guest.cpu
@@ -107,19 +101,20 @@ class QuickTransfers:
         ):
             return
         real_code, real_stack = (cpu.loaded(register) for register in (SegmentRegister.CS, SegmentRegister.SS))
-        raw = code_and_stack(self._look.segments())
+        raw = self._engine.ring_3_segments()
         self._sides[level] = _Side(code, stack, real_code, real_stack, raw, kind)
 
     # -- in ----------------------------------------------------------------------------------
 
     def reflect(self, vector: int, level: int) -> bool:
         """The guest stands behind an INT n at this level; True if it now stands before its own handler."""
-        cpu, look, ram, view = self._cpu, self._look, self._ram, self._space.mirror.kernel
+        cpu, look, ram, space = self._cpu, self._look, self._ram, self._space
+        view = space.mirror.kernel
         present, kernel = self._sides.get(level), self._sides.get(KERNEL)
         table = cpu.idtr
         if present is None or kernel is None or vector * _GATE_SIZE + _GATE_SIZE - 1 > table.limit:
             return False
-        at = self._place(view, table.base + vector * _GATE_SIZE, _GATE_SIZE)
+        at = space.place(table.base + vector * _GATE_SIZE, _GATE_SIZE, view)
         if at is None:
             return False
         low, high = ram[at : at + 4], ram[at + 4 : at + 8]
@@ -135,18 +130,18 @@ class QuickTransfers:
         back = look.eip.value
         if level == KERNEL:
             esp = look.esp.value - _INNER.size & _WHOLE
-            at = self._place(view, esp, _INNER.size, write=True)
+            at = space.place(esp, _INNER.size, view, write=True)
             if at is None:
                 return False
             _INNER.pack_into(ram, at, back, present.code.selector, flags)
         else:
-            at = self._place(view, cpu.tr.base + _STACK_IN_TSS, 8)
+            at = space.place(cpu.tr.base + _STACK_IN_TSS, 8, view)
             if at is None or cpu.tr.limit < _STACK_IN_TSS + 5 or not cpu.tr.system_type & 8:
                 return False
             if ram[at + 4] | ram[at + 5] << 8 != kernel.stack.selector:
                 return False
             esp = int.from_bytes(ram[at : at + 4], "little") - _OUTER.size & _WHOLE
-            at = self._place(view, esp, _OUTER.size, write=True)
+            at = space.place(esp, _OUTER.size, view, write=True)
             if at is None:
                 return False
             _OUTER.pack_into(ram, at, back, present.code.selector, flags, look.esp.value, present.stack.selector)
@@ -168,7 +163,7 @@ class QuickTransfers:
         if present is None or cpu.nmi_blocked or (eflags & ~VIRTUAL_FLAGS | cpu.eflags & VIRTUAL_FLAGS) & _ODD:
             return None
         esp = look.esp.value
-        at = self._place(self._space.mirror.kernel, esp, _OUTER.size)
+        at = self._space.place(esp, _OUTER.size, self._space.mirror.kernel)
         if at is None:
             return None
         eip, selector, flags, outer_esp, outer_stack = _OUTER.unpack_from(self._ram, at)
@@ -210,22 +205,10 @@ class QuickTransfers:
 
     def _change_side(self, side: _Side) -> None:
         self.raw = side.raw
-        self._look.load_code_and_stack(side.raw)
+        self._engine.load_ring_3_segments(side.raw)
         self._cpu.note_loaded(side.code, side.stack, side.real_code, side.real_stack)
         root, table = self._space.change_view(side.kind, kernel=side.kind.guards_loads)
         self._look.load_tables(root, table)
-
-    def _place(self, view: View, linear: int, size: int, *, write: bool = False) -> int | None:
-        """Where in RAM so many bytes lie that the kernel may access now without any effect on the guest's tables."""
-        if (linear & PAGE_MASK) + size > PAGE_MASK + 1:
-            return None
-        entry = view.get(linear)
-        if entry & _SHOWN != _SHOWN or (write and not entry & W):
-            return None
-        at: int = entry & ADDRESS | linear & PAGE_MASK
-        if at >= len(self._ram) or (write and self._space.is_watched(at)):
-            return None
-        return at
 
 
 def _is_flat(segment: Segment, level: int) -> bool:

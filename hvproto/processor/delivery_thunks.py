@@ -33,7 +33,7 @@ from hvproto.processor.control_block import (
     WALK_MARK,
     WALK_MARKS,
 )
-from hvproto.processor.fast_delivery import FAST_DELIVERY
+from hvproto.processor.fast_delivery import FAST_DELIVERY, RESTORE, SAVE
 from hvproto.processor.segments import PRESENT
 from hvproto.processor.settings import (
     CR0_EM,
@@ -154,11 +154,7 @@ def _ask(refused: str) -> str:
     jz {refused}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
+    {RESTORE}
     ret
 {refused}:
     mov esi, dword ptr [rbx + {CTL_VECTOR}]
@@ -170,11 +166,7 @@ def _ask(refused: str) -> str:
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
 # (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
 INTERRUPT = f"""
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    {SAVE}
     mov rbx, rdx
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
@@ -307,30 +299,18 @@ delivered:
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     movzx eax, byte ptr [rbx + {CTL_VECTOR}]
     inc dword ptr [rbx + rax*4 + {CTL_COUNTS}]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
+    {RESTORE}
     ret
 leave:
     mov dword ptr [rbx + {CTL_LEFT}], 1
     mov rdi, qword ptr [rbx + {CTL_UC}]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
+    {RESTORE}
     movabs rax, {{stop}}
     jmp rax
 """
 
 INVALID = f"""
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    {SAVE}
     mov rbx, rsi
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
@@ -380,10 +360,6 @@ leave:
     call rax
 done:
     mov eax, 1
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
+    {RESTORE}
     ret
 """

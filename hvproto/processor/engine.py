@@ -245,8 +245,7 @@ class Engine(ABC):
                 return function(engine, *arguments[:-1])
             except BaseException as error:  # raised by a signal's handler, at any place
                 if engine is not None:
-                    engine.failure = engine.failure or error
-                    engine.set_deadline(0)
+                    engine.fail(error)
                 return 0
 
         return CALLBACKS[kind](call)

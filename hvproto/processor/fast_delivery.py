@@ -329,6 +329,24 @@ discarded:
 """
 
 
+SAVE, RESTORE = (
+    """
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+""",
+    """
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+""",
+)
+"""The registers that a delivery uses, and that are its caller's: around all of it."""
+
 FAST_DELIVERY = f"""
     cmp dword ptr [rbx + {CTL_ONLY_SLOW}], 0
     jne slow

@@ -19,7 +19,6 @@ from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_SHADOW
 
 _ANSWER = ctypes.PYFUNCTYPE(ctypes.c_int)
 _SEGMENTS = SEGMENT_CACHE.size * len(SegmentRegister)
-_CODE_AND_STACK = slice(SEGMENT_CACHE.size * SegmentRegister.CS, SEGMENT_CACHE.size * (SegmentRegister.SS + 1))
 
 
 class FirstLook:
@@ -57,8 +56,7 @@ class FirstLook:
             try:
                 return asked is not None and function(asked)
             except BaseException as problem:
-                engine.failure = engine.failure or problem
-                engine.set_deadline(0)
+                engine.fail(problem)
                 return 0
 
         self._callback = _ANSWER(guarded)
@@ -85,17 +83,8 @@ class FirstLook:
         """All six segment registers, hidden parts and all: 24 bytes each, in the order of `SegmentRegister`."""
         return ctypes.string_at(self._segments, _SEGMENTS)
 
-    def load_code_and_stack(self, raw: bytes) -> None:
-        """CS and SS, as they were in `segments`: of the same ring and the same sizes as they are now."""
-        ctypes.memmove(self._segments + _CODE_AND_STACK.start, raw, len(raw))
-
     def load_tables(self, cr3: int, gdt: int) -> None:
         """CR3 (an HPA) and the GDT's base (linear), with all that depends on CR3 forgotten."""
         self._cr3.value = cr3
         self._gdt.value = gdt
         self._engine.flush_tlb()
-
-
-def code_and_stack(segments: bytes) -> bytes:
-    """The part of `FirstLook.segments` that `FirstLook.load_code_and_stack` takes."""
-    return segments[_CODE_AND_STACK]

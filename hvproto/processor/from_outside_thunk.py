@@ -9,15 +9,11 @@ from __future__ import annotations
 from hvproto.processor.control_block import (
     CTL_ENV,
 )
-from hvproto.processor.fast_delivery import FAST_DELIVERY
+from hvproto.processor.fast_delivery import FAST_DELIVERY, RESTORE, SAVE
 
 # A function: RDI is the control block, with the vector in it; EAX becomes whether it has been delivered.
 FROM_OUTSIDE = f"""
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    {SAVE}
     mov rbx, rdi
     mov r12, qword ptr [rbx + {CTL_ENV}]
     {FAST_DELIVERY}
@@ -27,10 +23,6 @@ slow:
 delivered:
     mov eax, 1
 return:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
+    {RESTORE}
     ret
 """

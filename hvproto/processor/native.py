@@ -277,9 +277,13 @@ class NativeEngine(Engine):
         """CS and SS, hidden parts and all, as they are now."""
         return ctypes.string_at(self._code_and_stack, 2 * SEGMENT_CACHE.size)
 
+    def load_ring_3_segments(self, segments: bytes) -> None:
+        """Put CS and SS back as `ring_3_segments` gave them, for who knows what is derived from them, or sees to it."""
+        ctypes.memmove(self._code_and_stack, segments, 2 * SEGMENT_CACHE.size)
+
     def back_to_ring_3(self, segments: bytes, eip: int, esp: int, eflags: int) -> None:
         """Undo the way into a handler at ring 0: all else is as it was."""
-        ctypes.memmove(self._code_and_stack, segments, 2 * SEGMENT_CACHE.size)
+        self.load_ring_3_segments(segments)
         self._eip.value = eip
         self._rsp.value = esp
         self.set_flags(eflags)
