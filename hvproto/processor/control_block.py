@@ -9,7 +9,7 @@ CTL_DEADLINE = 0x18
 CTL_STOPPED = 0x20  # set by the block thunk when it stops the engine at the deadline
 CTL_VECTOR = 0x28  # the exception that is being delivered, or was last ...
 CTL_ERROR = 0x2C  # ... its error code
-CTL_BLOCK_END = 0x30  # linear address after the last block entered
+CTL_BLOCK_SIZE = 0x30  # bytes of the last block entered; u32
 CTL_CR2 = 0x38  # ... CR2 when it was raised
 CTL_LENGTH = 0x40  # ... of INT n, INT3, INTO: the instruction's length in bytes, else 0
 CTL_DELIVERING = 0x44  # set while the engine delivers it: an exception now is one of the delivery
@@ -34,6 +34,11 @@ CTL_FAST_COUNT = 0x118  # ... and this counts
 CTL_CODE_PAGES = 0x120  # the address of a byte for each page of RAM: whether code was ever fetched from it
 CTL_PROTECTED = 0x128  # the address of a byte for each page of RAM: whether stores to it are to be heard of
 CTL_ASK = 0x130  # the address of a function to ask before an event of ring 3 is delivered, or 0
+CTL_LIMIT = 0x138  # the time from which on a block's beginning calls BLOCK: the deadline, or at once; signed
+CTL_BLOCK_HOOK = 0x140  # the address of BLOCK
+CTL_IS_BEGUN = 0x148  # set while a block's beginning has been translated, and the engine's own isn't wanted
+CTL_LOOKED_SIZE = 0x14C  # the last block that BLOCK has let begin: its size, u32, ...
+CTL_LOOKED_START = 0x150  # ... and its linear address
 CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
@@ -43,6 +48,9 @@ WALK_RETURN = 0x08  # where in translated code it was called from,
 WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
 WALK_MARK = 0x18  # and their addresses in our memory
 CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
+
+IN_BLOCK = 1
+"""Added to the control block's address: BLOCK is called by a block that has charged its time."""
 
 
 def bits(members: tuple[int, ...]) -> bytes:

@@ -509,7 +509,8 @@ class Engine(ABC):
     @property
     @abstractmethod
     def last_block(self) -> tuple[int, int]:
-        """Linear addresses of the first byte of the last basic block that was entered, and after it."""
+        """Linear addresses of the first byte of the last basic block that was entered, and after it: for who is called
+        in a run. After a run that time has ended, they may be those of an earlier one, but not from before the run."""
 
     @property
     @abstractmethod

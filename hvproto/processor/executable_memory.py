@@ -17,10 +17,15 @@ class ExecutableMemory:
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._free = 0
 
-    def add(self, source: str, names: dict[str, int]) -> int:
-        """Assemble a thunk with these numbers in place of ``{names}``; returns its address."""
+    def add(self, source: str, names: dict[str, int], before: bytes = b"") -> int:
+        """Assemble a thunk with these numbers in place of ``{names}``; returns its address.
+
+        ``before``: bytes, a multiple of 16, that are to lie before it.
+        """
         code = _assemble(source.format_map(names))
-        place = self._free
+        place = self._free + len(before)
+        self._page[self._free : place] = before
+        self._free = place
         self._page[place : place + len(code)] = code
         self._free += len(code) + 15 & ~15
         return self._base + place

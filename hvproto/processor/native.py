@@ -20,8 +20,8 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import EngineError
+from hvproto.processor import block_beginnings, delivery_thunks, run_thunks
 from hvproto.processor import control_block as block
-from hvproto.processor import delivery_thunks, run_thunks
 from hvproto.processor import private_layout as at
 from hvproto.processor.deferred_stores import DEFER_STORE
 from hvproto.processor.engine import (
@@ -59,6 +59,8 @@ _ON_CPU = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)
 _ON_PAGE = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
 HALTED = 0x10000
 _NOWHERE = _MASK = (1 << 64) - 1
+_LATEST, AT_ONCE = (1 << 63) - 1, -1
+"""Of virtual times; and the limit that has the next block look at deadline, interrupts and RF."""
 RING_3 = 3
 FIRST_EXTERNAL = 32
 """Of the vectors that are no exceptions'."""
@@ -127,7 +129,9 @@ class NativeEngine(Engine):
         self._deadline = ctypes.c_uint64.from_address(control + block.CTL_DEADLINE)
         self._stopped = ctypes.c_uint32.from_address(control + block.CTL_STOPPED)
         self._block_start = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_START)
-        self._block_end = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_END)
+        self._block_size = ctypes.c_uint32.from_address(control + block.CTL_BLOCK_SIZE)
+        self._limit = ctypes.c_int64.from_address(control + block.CTL_LIMIT)
+        self._block_hook = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_HOOK)
         self._resuming = ctypes.c_uint32.from_address(control + block.CTL_RESUMING)
         self._vector = ctypes.c_uint32.from_address(control + block.CTL_VECTOR)
         self._vector_error = ctypes.c_uint32.from_address(control + block.CTL_ERROR)
@@ -160,25 +164,28 @@ class NativeEngine(Engine):
             "check_word": at.address_of("helper_check_iow_x86_64"),
             "check_long": at.address_of("helper_check_iol_x86_64"),
             "stop": at.address_of("uc_emu_stop"),
+            "look_for_stop": at.address_of("helper_check_exit_request_x86_64"),
             "in_callback": ctypes.cast(self._in, ctypes.c_void_p).value or 0,
             "out_callback": ctypes.cast(self._out, ctypes.c_void_p).value or 0,
         }
         port_in = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx"), "rcx", "{in_callback}")
         port_out = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx", "r8"), "r8", "{out_callback}")
         self._code = ExecutableMemory()
+        self._on_block = on_block = self._code.add(run_thunks.BLOCK, names)
+        self._block_hook.value = on_block * block_beginnings.install()
         hooks = (
-            (uc_const.UC_HOOK_INTR, delivery_thunks.INTERRUPT, None),
-            (uc_const.UC_HOOK_INSN_INVALID, delivery_thunks.INVALID, None),
-            (uc_const.UC_HOOK_BLOCK, run_thunks.BLOCK, None),
-            (uc_const.UC_HOOK_INSN, port_in, x86_const.UC_X86_INS_IN),
-            (uc_const.UC_HOOK_INSN, port_out, x86_const.UC_X86_INS_OUT),
+            (uc_const.UC_HOOK_INTR, self._code.add(delivery_thunks.INTERRUPT, names), None),
+            (uc_const.UC_HOOK_INSN_INVALID, self._code.add(delivery_thunks.INVALID, names), None),
+            (uc_const.UC_HOOK_BLOCK, on_block, None),
+            (uc_const.UC_HOOK_INSN, self._code.add(port_in, names), x86_const.UC_X86_INS_IN),
+            (uc_const.UC_HOOK_INSN, self._code.add(port_out, names), x86_const.UC_X86_INS_OUT),
         )
         self._hook_handles = []
-        for kind, source, instruction in hooks:
+        for kind, code, instruction in hooks:
             handle = ctypes.c_size_t()
             more = () if instruction is None else (ctypes.c_int(instruction),)
             status = uclib.uc_hook_add(
-                self._handle, ctypes.byref(handle), kind, ctypes.c_void_p(self._code.add(source, names)),
+                self._handle, ctypes.byref(handle), kind, ctypes.c_void_p(code),
                 ctypes.c_void_p(control), ctypes.c_uint64(1), ctypes.c_uint64(0), *more,
             )  # fmt: skip
             if status:
@@ -189,7 +196,7 @@ class NativeEngine(Engine):
         self._enter = _ENTER(self._code.add(run_thunks.ENTER, names))
         self.control_address = control
         self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
-        walk = self._code.add(PAGE_WALK, names)
+        walk = self._code.add(PAGE_WALK, names, struct.pack("<QQ", control, block_beginnings.MARK))
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
 
     def _install_deferral(self) -> None:
@@ -211,6 +218,11 @@ class NativeEngine(Engine):
         """... which leaves the engine's map of memory as it is."""
         ctypes.memset(ctypes.addressof(self.deferred.protected) + physical // PAGE_SIZE, on, size // PAGE_SIZE)
         self.flush_tlb()  # it may have plain stores there, or such as drop them
+
+    def charge_by_hook(self, on: bool) -> None:
+        """Charge blocks by a call in each of them, for comparing it with `block_beginnings`."""
+        self._block_hook.value = self._on_block * (not on and block_beginnings.install())
+        self.flush_code()
 
     def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
         data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)
@@ -337,7 +349,8 @@ class NativeEngine(Engine):
 
     @property
     def last_block(self) -> tuple[int, int]:
-        return self._block_start.value, self._block_end.value
+        start = self._block_start.value
+        return start, start + self._block_size.value
 
     @property
     def delivered(self) -> bytes:
@@ -348,10 +361,12 @@ class NativeEngine(Engine):
         return self._cr2_before.value
 
     def set_deadline(self, when: int) -> None:
-        self._deadline.value = when if 0 <= when <= _MASK else max(0, min(when, _MASK))
+        self._deadline.value = when if 0 <= when <= _LATEST else max(0, min(when, _LATEST))
+        self._limit.value = AT_ONCE
 
     def set_until_open(self, on: bool) -> None:
         self._until_open.value = on
+        self._limit.value = AT_ONCE
 
     def run(self) -> Outcome:
         self.raise_failure()  # Ctrl-C may have come since the last run

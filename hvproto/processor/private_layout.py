@@ -24,10 +24,20 @@ VERSION = "2.1.4"
 
 # uc_struct -> CPUState -> CPUX86State ("env").
 UC_CPU = 0x1B8
+UC_TRANSLATOR = 0x300
 CPU_ENV = 0x128
 CPU_HALTED = 33176
 CPU_TLB_FILL = (0xA758, 0xA760)
 """The class's pointer to the page walk, and the engine's own copy of it for a change of its TLB mode."""
+ENV_STOP_REQUEST = -0x10
+"""Of the state: negative if somebody has asked the engine to stop at the next block."""
+TRANSLATOR_UC, TRANSLATOR_ENV, TRANSLATOR_OPERATIONS = 0x9970, 0x388, 0x38
+"""Of the translator's context: the instance, the temporary that stands for the state, the number of operations."""
+TCG_SET_LABEL, TCG_ST_I32, TCG_LD32S_I64, TCG_LD_I64, TCG_ST_I64 = 0x01, 0x10, 0x48, 0x49, 0x4D
+TCG_ADD_I64, TCG_OR_I64, TCG_EXTU_I32_I64 = 0x4E, 0x58, 0x64
+"""Operations of the translator's intermediate code."""
+TCG_LESS = 2
+"""... and its signed comparison."""
 ENV_REGS = 0x00
 ENV_EIP = 0x80
 ENV_EFLAGS = 0x88
@@ -158,6 +168,12 @@ def self_check() -> str | None:
         efer,
     ] or not efer:
         return "the control registers aren't where they should be"
+    uc.emu_stop()
+    if ctypes.c_int32.from_address(env + ENV_STOP_REQUEST).value >= 0:
+        return "a request to stop isn't where it should be"
+    translator = ctypes.c_uint64.from_address(uc._uch.value + UC_TRANSLATOR).value
+    if ctypes.c_uint64.from_address(translator + TRANSLATOR_UC).value != uc._uch.value:
+        return "the translator's context isn't where it should be"
     return _check_tlb(uc, host)
 
 

@@ -7,60 +7,106 @@ from __future__ import annotations
 
 from hvproto.processor import private_layout as at
 from hvproto.processor.control_block import (
-    CTL_BLOCK_END,
+    CTL_BLOCK_SIZE,
     CTL_BLOCK_START,
     CTL_CPU,
     CTL_DEADLINE,
     CTL_DELIVERING,
     CTL_ENV,
     CTL_LEFT,
+    CTL_LIMIT,
+    CTL_LOOKED_SIZE,
+    CTL_LOOKED_START,
     CTL_NOW,
     CTL_RESUMING,
     CTL_STOPPED,
     CTL_UC,
     CTL_UNTIL_OPEN,
+    IN_BLOCK,
 )
 from hvproto.processor.settings import DR7_ENABLED, EFLAGS_IF, EFLAGS_RF
 from hvproto.processor.state import SUMMARY_SHADOW
 
-# RF suppresses instruction breakpoints for one instruction. The engine keeps it for a block, and shows it to PUSHF: it
-# is cleared as the block begins, and with breakpoints set, that block is made to hold one instruction.
-BLOCK = f"""
-    mov rax, qword ptr [rcx + {CTL_NOW}]
+
+def _look(name: str, expired: str) -> str:
+    """To ``expired`` if the run is to end before the block: RCX is the control block, RAX the time."""
+    return f"""
     cmp rax, qword ptr [rcx + {CTL_DEADLINE}]
-    jae expired
+    jae {expired}
     mov r8, qword ptr [rcx + {CTL_ENV}]
     cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
-    jne closed_so_far
-charge:
+    je {name}_in_time
+    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_IF}
+    jz {name}_in_time
+    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
+    jz {expired}
+{name}_in_time:
     test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_RF}
-    jnz resume
-resumed:
+    jz {name}_looked
+    test dword ptr [r8 + {at.ENV_DR7}], {DR7_ENABLED}
+    jz {name}_clear
+    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
+    jnz {name}_clear
+    mov dword ptr [rcx + {CTL_RESUMING}], 1
+    jmp {expired}
+{name}_clear:
+    and dword ptr [r8 + {at.ENV_EFLAGS}], {~EFLAGS_RF}
+{name}_looked:
+"""
+
+
+# RF suppresses instruction breakpoints for one instruction. The engine keeps it for a block, and shows it to PUSHF: it
+# is cleared as the block begins, and with breakpoints set, that block is made to hold one instruction.
+# A block whose beginning `block_beginnings` has made calls it only if the limit is reached: with IN_BLOCK, when it has
+# charged its time already. Then the engine's own look for a request to stop follows from here.
+BLOCK = f"""
+    test ecx, {IN_BLOCK}
+    jnz in_block
+    mov rax, qword ptr [rcx + {CTL_NOW}]
+    {_look("first", "expired")}
     mov edx, edx
     add rax, rdx
     mov qword ptr [rcx + {CTL_NOW}], rax
     mov qword ptr [rcx + {CTL_BLOCK_START}], rsi
-    add rsi, rdx
-    mov qword ptr [rcx + {CTL_BLOCK_END}], rsi
+    mov dword ptr [rcx + {CTL_BLOCK_SIZE}], edx
     ret
-resume:
-    test dword ptr [r8 + {at.ENV_DR7}], {DR7_ENABLED}
-    jz clear
-    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
-    jnz clear
-    mov dword ptr [rcx + {CTL_RESUMING}], 1
-    jmp expired
-clear:
-    and dword ptr [r8 + {at.ENV_EFLAGS}], {~EFLAGS_RF}
-    jmp resumed
-closed_so_far:
-    test dword ptr [r8 + {at.ENV_EFLAGS}], {EFLAGS_IF}
-    jz charge
-    test dword ptr [r8 + {at.ENV_SUMMARY}], {SUMMARY_SHADOW}
-    jnz charge
 expired:
     mov dword ptr [rcx + {CTL_STOPPED}], 1
     movabs rax, {{stop}}
+    jmp rax
+
+in_block:
+    sub rcx, {IN_BLOCK}
+    mov rdi, qword ptr [rcx + {CTL_UC}]
+    mov edx, dword ptr [rcx + {CTL_BLOCK_SIZE}]
+    mov rax, qword ptr [rcx + {CTL_NOW}]
+    sub rax, rdx
+    {_look("again", "over")}
+    xor eax, eax
+    cmp dword ptr [rcx + {CTL_UNTIL_OPEN}], 0
+    jne limited
+    mov rax, qword ptr [rcx + {CTL_DEADLINE}]
+limited:
+    mov qword ptr [rcx + {CTL_LIMIT}], rax
+    mov dword ptr [rcx + {CTL_LOOKED_SIZE}], edx
+    mov rax, qword ptr [rcx + {CTL_BLOCK_START}]
+    mov qword ptr [rcx + {CTL_LOOKED_START}], rax
+    xor esi, esi
+    movabs rax, {{look_for_stop}}
+    jmp rax
+over:
+    mov qword ptr [rcx + {CTL_NOW}], rax
+    mov eax, dword ptr [rcx + {CTL_LOOKED_SIZE}]
+    mov dword ptr [rcx + {CTL_BLOCK_SIZE}], eax
+    mov rax, qword ptr [rcx + {CTL_LOOKED_START}]
+    mov qword ptr [rcx + {CTL_BLOCK_START}], rax
+    mov dword ptr [rcx + {CTL_STOPPED}], 1
+    push rdi
+    movabs rax, {{stop}}
+    call rax
+    pop rdi
+    xor esi, esi
+    movabs rax, {{look_for_stop}}
     jmp rax
 """
 
@@ -80,6 +126,7 @@ ENTER = f"""
     mov dword ptr [rbx + {CTL_DELIVERING}], eax
     mov dword ptr [rbx + {CTL_LEFT}], eax
     mov dword ptr [rbx + {CTL_RESUMING}], eax
+    mov qword ptr [rbx + {CTL_LIMIT}], -1
     mov rdi, qword ptr [rbx + {CTL_UC}]
     xor edx, edx
     xor ecx, ecx

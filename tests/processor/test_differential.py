@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -48,9 +49,16 @@ def _observe(bench: Bench) -> tuple[object, ...]:
     )
 
 
-def _history(engine: str, slots: list[bytes], slices: list[int], interrupts: bool) -> tuple[list[object], Bench]:
-    """Everything that can be seen of a run, slice by slice."""
+def history(
+    engine: str,
+    slots: list[bytes],
+    slices: list[int],
+    interrupts: bool,
+    changed: Callable[[Bench], None] = lambda _bench: None,
+) -> tuple[list[object], Bench]:
+    """Everything that can be seen of a run, slice by slice. ``changed``: something to be done before it."""
     bench = prepare(engine, slots)
+    changed(bench)
     bus = Bus()
     bench.cpu.ports = bus
     bench.cpu.eflags = 2 | EFLAGS_IF
@@ -94,8 +102,8 @@ def _memory(bench: Bench) -> bytes:
 def test_both_engines_agree(
     both_engines: tuple[str, str], slots: list[bytes], slices: list[int], interrupts: bool
 ) -> None:
-    native, bench = _history(both_engines[0], slots, slices, interrupts)
-    portable, other = _history(both_engines[1], slots, slices, interrupts)
+    native, bench = history(both_engines[0], slots, slices, interrupts)
+    portable, other = history(both_engines[1], slots, slices, interrupts)
     assert events_of(bench) == events_of(other)
     for number, (mine, theirs) in enumerate(zip(native, portable, strict=False)):
         assert mine == theirs, f"at stop {number}"
@@ -106,7 +114,7 @@ def test_both_engines_agree(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(programs)
 def test_the_kernel_survives_and_the_program_ends(engine: str, slots: list[bytes]) -> None:
-    seen, bench = _history(engine, slots, [ALLOWANCE], False)
+    seen, bench = history(engine, slots, [ALLOWANCE], False)
     assert len(seen) == 3
     if bench.cpu.now < ALLOWANCE:
         assert bench.cpu.eip == STUBS + 16 * END_VECTOR + 1 or len(events_of(bench)) == 512

@@ -154,17 +154,18 @@ def table_writes(count: int, *, used: bool) -> Image:
 
 
 LOADS = {
-    "ALU loop": ("add eax, ecx\nxor edx, eax\nrol eax, 3\nlea esi, [eax + edx*2]", 20_000_000),
+    "ALU loop": ("add eax, ecx\nxor edx, eax\nrol eax, 3\nlea esi, [eax + edx*2]", 8_000_000),
     "memcpy": (
-        "push ecx\nmov esi, 0x400000\nmov edi, 0x500000\nmov ecx, 0x4000\n"
-        "copy: mov eax, [esi]\nmov [edi], eax\nadd esi, 4\nadd edi, 4\ndec ecx\njnz copy\npop ecx", 200,
+        # 0x190 pages apart: a multiple of 256 would have both sides share their entries of the engine's TLB.
+        "push ecx\nmov esi, 0x410000\nmov edi, 0x5a0000\nmov ecx, 0x4000\n"
+        "copy: mov eax, [esi]\nmov [edi], eax\nadd esi, 4\nadd edi, 4\ndec ecx\njnz copy\npop ecx", 160,
     ),
     "calls": (
         "call function\njmp next\nfunction: push ebp\nmov ebp, esp\npush eax\npop eax\npop ebp\nret\nnext:", 2_000_000,
     ),
     "sieve": (
         "push ecx\nmov ecx, 2\nnumbers: mov esi, ecx\nadd esi, ecx\nstrike: mov byte ptr [esi + 0x400000], 1\n"
-        "add esi, ecx\ncmp esi, 200000\njb strike\ninc ecx\ncmp ecx, 450\njb numbers\npop ecx", 2,
+        "add esi, ecx\ncmp esi, 200000\njb strike\ninc ecx\ncmp ecx, 450\njb numbers\npop ecx", 8,
     ),
 }  # fmt: skip
-"""Code to be repeated by name, and how often for some tens of milliseconds."""
+"""Code to be repeated by name, and how often for some tens of milliseconds on plain Unicorn."""
