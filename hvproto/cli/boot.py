@@ -12,6 +12,7 @@ from hvproto.cli.devices import device_report
 from hvproto.cli.inputs import boot_options, open_disks, open_kernel, parse_ram, require_ram, require_use
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.progress import progress_of
+from hvproto.cli.result import boot_facts, printing
 from hvproto.errors import BadInput
 from hvproto.machine.disk_image import read_disk
 from hvproto.machine.machine import Machine
@@ -61,6 +62,9 @@ def boot(
     devices: Annotated[
         bool, typer.Option("--devices", help="At the end, list accesses to absent devices and wrong uses on stderr.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the end, one JSON object on stdout; what the kernel prints is in it.")
+    ] = False,
 ) -> None:
     """Boot a kernel or a disk alone on the bare machine, without any hypervisor.
 
@@ -80,6 +84,15 @@ def boot(
       hvproto boot system.img                a disk image; or with --disk
       hvproto boot loader.bin --at 0x7c00 --limit 1000000
       echo ls | hvproto boot kernel.elf
+      hvproto boot kernel.elf --json | jq '{status, meaning, reason, cycles}'
+
+    \b
+    The object of --json:
+      status meaning reason error world where   how it ended; the last three if the kernel came to grief
+      kernel cycles timer_interrupts
+      output serial debug_console screen        all that was printed; COM1's and port 0xe9's alone; the VGA's text
+      unclaimed complaints                      what --devices lists
+    Output is a character for each byte, U+0000 to U+00FF. Without a run, for bad input, there is no object.
     """
     if kernel is None and not disk:
         raise typer.BadParameter("give a kernel, a disk image or --disk", context)
@@ -87,6 +100,8 @@ def boot(
     image = None if kernel is None else open_kernel(kernel, at)
     options = boot_options(append, module or [])
     require_use(image, options, at)
+    if as_json and gdb is not None:
+        raise BadInput("--json has its object on stdout and nothing else: leave --gdb out")
     if gdb is not None and (write_disk or image is None):
         raise BadInput("--gdb goes back and forth in time: it needs FILE, and writes to no disk image")
     disks = open_disks(image, disk or [], write=write_disk)
@@ -101,8 +116,13 @@ def boot(
         serve_gdb(build, gdb, guest_to_stdout)
     first, second = [*disks, None, None][:2]
 
+    output = bytearray()
+
     def printed(byte: int) -> None:
-        progress.write(bytes((byte,)))
+        if as_json:
+            output.append(byte)
+        else:
+            progress.write(bytes((byte,)))
 
     machine = Machine(ram_size, first, second_disk=second, on_serial=printed, on_debug=printed)
     progress = progress_of(machine.processor)
@@ -116,5 +136,10 @@ def boot(
         standard_input(machine, keyboard=keyboard) as progress.converses,
         progress.running(),
     ):
-        status = machine.run(limit)
+        if as_json:
+            with printing(lambda: boot_facts(machine, None if image is None else image.path, output)) as end:
+                status = machine.run(limit)
+                end.update(status=status, reason=machine.ending)
+        else:
+            status = machine.run(limit)
     raise typer.Exit(status)

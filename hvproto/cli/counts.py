@@ -45,6 +45,26 @@ class Counts:
         self.places: set[int] = set()
         self.end: events.Shutdown | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """The numbers as JSON has them, names in a fixed order."""
+        exceptions: dict[str, dict[str, int]] = {}
+        for (route, name), number in sorted(self.exceptions.items()):
+            exceptions.setdefault(route, {})[name] = number
+        return {
+            "decouplings": self.decouplings,
+            "recouplings": self.recouplings,
+            "temporary_recouplings": self.temporary,
+            "recoupled_for": dict(sorted(self.reasons.items())),
+            "settings": list(self.settings),
+            "exceptions": exceptions,
+            "host_functions": dict(sorted(self.functions.items())),
+            "table_writes": self.table_writes,
+            "no_conflicts": self.no_conflicts,
+            "conflicts": self.conflicts,
+            "relocations": self.relocations,
+            "places": len(self.places),
+        }
+
     def on_event(self, event: Event) -> None:
         self.at = max(self.at, event.at)
         match event:

@@ -17,6 +17,15 @@ INTERRUPTED = 128 + 2
 """Exit status after SIGINT, as a shell has it."""
 BROKEN_PIPE = 128 + 13
 """Exit status after SIGPIPE: whoever read our stdout has gone."""
+MEANINGS = {
+    0: "all went well",
+    1: "a kernel came to grief",
+    2: "the input can't be used",
+    3: "the engine can't be used as asked",
+    INTERRUPTED: "ended by Ctrl-C",
+    BROKEN_PIPE: "whoever read our output has gone",
+}
+"""Exit statuses in words, as `hvproto --help` has them; others are a kernel's own."""
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hvproto.cli.inputs import boot_options, open_disk, open_kernel, parse_ram, 
 from hvproto.cli.interrupts import interruptible
 from hvproto.cli.progress import progress_of
 from hvproto.cli.recordings import recordings
+from hvproto.cli.result import RunResult, printing
 from hvproto.cli.several import GuestLines, names_of, say_failures
 from hvproto.cli.story import Story
 from hvproto.cli.summary import facts_of_the_guests, facts_of_the_host, print_summary
@@ -93,7 +94,10 @@ def run(
     gdb: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve GDB there; nothing runs before it says so.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --compare: a JSON object a line, no table.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="At the end, one JSON object instead of the story; with --compare, one a line."),
+    ] = False,
 ) -> None:
     """Run a guest kernel on a host's processor, and tell the story.
 
@@ -113,16 +117,27 @@ def run(
       hvproto run --guest guest --guest guest64 --guest-ram 64M --quiet
       hvproto run --guest kernel.elf --events events.jsonl --limit 100000000
       hvproto run --report report.html --trace trace.json
+      hvproto run --json | jq '{status, meaning, reason, relocations}'
+      hvproto run --guest kernel.elf --json | jq -j '.guests[0].output'
       hvproto run --compare
       hvproto run --gdb 1234
+
+    \b
+    The object of --json:
+      status meaning reason error world where   how it ended; the last three if a kernel came to grief
+      plan cycles events                        events: how many of each kind
+      decouplings recouplings exceptions ...    counts of the run; exceptions: by route, then by name
+      host                                      path, output, timer_interrupts
+      guests                                    of each: name, path, end, status, reason, error, output, and its counts
+    Output is a character for each byte, U+0000 to U+00FF. Without a run, for bad input, there is no object.
     """
     if compare:
         if guest:
             raise BadInput("--compare has a guest of its own, whose labels say what to count: leave --guest out")
         print_comparison(as_json=as_json)
         return
-    if as_json:
-        raise BadInput("--json is the form of --compare; for a run as JSON there is --events")
+    if as_json and (verbose or gdb is not None):
+        raise BadInput("--json has its object on stdout and nothing else: leave --verbose and --gdb out")
     names = guest or [DEFAULT_GUEST]
     if gdb is not None and len(names) > 1:
         raise BadInput("--gdb is for one guest")
@@ -154,7 +169,7 @@ def run(
         serve_gdb(build, gdb, guest_to_stdout)
     inputs = [Path(image.path) for image in (host_image, *guest_images)] + ([Path(disk)] if disk else [])
     heading = Heading(wanted.name, Path(host_image.path).stem, names_of(guest_images))
-    story = None if quiet else Story(wanted, host_image, guest_images, verbose=verbose)
+    story = None if quiet or as_json else Story(wanted, host_image, guest_images, verbose=verbose)
     bus = EventBus()
     session = Session(
         host_image, guest_images, wanted, ram_size=ram_size, disk=disk_contents, bus=bus,
@@ -169,6 +184,8 @@ def run(
             tell = story.guest_output
             story.present = lambda: hypervisor.present
             hypervisor.on_print = lambda guest, data: tell(guest.number, data)
+        elif as_json:
+            pass  # what guests print is in the object
         elif len(guest_images) > 1:
             lines = GuestLines(names_of(guest_images), progress.write)
             files.callback(lines.finish)
@@ -183,7 +200,10 @@ def run(
             progress.running(),
         ):
             try:
-                status = session.run(limit) if story is None else _tell(story, session, host_image, limit)
+                if story is not None:
+                    status = _tell(story, session, host_image, limit)
+                else:
+                    status = _count(session, limit) if as_json else session.run(limit)
             except HvprotoError as error:
                 if len(guest_images) == 1 or error not in hypervisor.failures.values():
                     raise
@@ -199,6 +219,16 @@ def _require_room(needs: Accommodation, ram_size: int) -> None:
             f"the host with these guests needs a machine with {needs.ram_size >> 20}M, --ram gives it "
             f"{ram_size / (1 << 20):.4g}M; leave --ram out, and it gets what it needs"
         )
+
+
+def _count(session: Session, limit: int | None) -> int:
+    """Run the session, and print what has come of it as JSON, however it ends."""
+    result = RunResult(session)
+    session.bus.subscribe(result.on_event)
+    with printing(result.facts) as end:
+        status = session.run(limit)
+        end.update(status=status, reason=result.reason)
+    return status
 
 
 def _tell(story: Story, session: Session, host: Image, limit: int | None) -> int:

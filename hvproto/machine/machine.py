@@ -387,6 +387,13 @@ class Machine:
                     return 0
                 self.check_limit(end)
 
+    @property
+    def ending(self) -> str:
+        """What a run that gave an exit status ended by."""
+        if self.exit_value is not None:
+            return f"debug exit port, value {self.exit_value:#x}"
+        return "power off" if self._is_off else "a halt that nothing would end"
+
     def run_until(self, text: str, limit: int) -> None:
         """Run until this text is on the screen or has left by COM1 or port 0xe9; at most ``limit`` cycles more.
 

@@ -49,11 +49,6 @@ def test_the_comparison_as_json_is_the_same_each_time() -> None:
     assert all(line["there"]["host"] > 0 for line in lines if line["plan"] == "application")
 
 
-def test_json_is_a_form_of_the_comparison() -> None:
-    ended = hvproto("run", "--json")
-    assert ended.status == 2 and "--compare" in ended.stderr
-
-
 def test_the_comparison_has_a_guest_of_its_own() -> None:
     ended = hvproto("run", "--compare", "--guest", "hello")
     assert ended.status == 2 and "guest of its own" in ended.stderr
