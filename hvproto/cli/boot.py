@@ -47,7 +47,7 @@ def boot(
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Memory of the machine, such as 64M.")] = DEFAULT_RAM,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="End after N cycles of virtual time.", show_default="no limit"),
+        typer.Option(min=1, metavar="N", help="End after N cycles: bytes of executed code.", show_default="no limit"),
     ] = None,
     at: Annotated[
         str | None,

@@ -25,7 +25,8 @@ def debug(
         str | None, typer.Option(metavar="FILE", help="Instead: a kernel or disk alone on the bare machine.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The run ends after N cycles.", show_default="no limit")
+        int | None,
+        typer.Option(min=1, metavar="N", help="The run ends after N cycles: bytes of code.", show_default="no limit"),
     ] = None,
     disk: Annotated[
         str | None, typer.Option(metavar="FILE", help="Image of the machine's disk.", show_default="built in")

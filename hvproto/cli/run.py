@@ -68,7 +68,7 @@ def run(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="End after N cycles of virtual time.", show_default="no limit"),
+        typer.Option(min=1, metavar="N", help="End after N cycles: bytes of executed code.", show_default="no limit"),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stdout but what the guest prints.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell every step in full.")] = False,

@@ -37,8 +37,8 @@ class _Pause(Exception):
 class Hv:
     """A host with one guest, from power-on to the end, in as many steps as the test likes.
 
-    ``limit`` is in cycles of virtual time and for the whole run; ``relocate_every`` moves a mirrored guest's region
-    before every so-manieth exit, ``policy`` says where it goes when the guest wants its place.
+    ``limit`` is in cycles, bytes of executed code, and for the whole run; ``relocate_every`` moves a mirrored guest's
+    region before every so-manieth exit, ``policy`` says where it goes when the guest wants its place.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ MARKERS = (
     "plan(text, ...): run the test under each of these plans",
     "paging(mode, ...): run it with assemble.kernel in each of these: none, 2-level, pse, pae, 4-level",
     "bits(number, ...): run it with assemble.kernel in 32- and 64-bit code; modes that there aren't are left out",
-    "limit(cycles): the most virtual time that the test's runs may take",
+    "limit(cycles): the most virtual time that the test's runs may take; a cycle is a byte of executed code",
 )
 
 
