@@ -60,28 +60,31 @@ def debug(
 ) -> None:
     """Step through a run: host, hypervisor and guest, forwards and backwards, setting by setting inside a switch.
 
-    Commands come from scripts, then from standard input, a terminal or a pipe; "help" lists them. The guest's own
-    output is shown as it comes. The exit status is 0, or 2 if a batch fails.
+    Commands come from scripts, then from standard input, a terminal or a pipe; "help" lists them. With --gdb, a gdb
+    takes turns with them, and has the run to itself when they have ended. The guest's own output is shown as it comes. The exit status is 0, or 2 if a batch fails.
 
     \b
     Examples:
       hvproto debug
       hvproto debug --tui
+      hvproto debug --tui --gdb 1234         gdb at another terminal drives the same run
       hvproto debug --plan direct -x commands.txt --batch
       hvproto debug --boot kernel.elf
       echo "step setting 12" | hvproto debug
       hvproto debug --guest kernel.asm --relocate "every 3" --handler ideas.py:firewall
     """
     from hvproto.cli.stepping import full_screen, make_build, make_influence, step_through
+    from hvproto.debugger.gdb.server import parse_endpoint
     from hvproto.debugger.repl.console import script_lines
 
     scripts = [line for path in script or [] for line in script_lines(path)]
-    if tui and (batch or gdb is not None):
-        raise BadInput("--tui is for a person: leave --batch and --gdb away")
+    if tui and batch:
+        raise BadInput("--tui is for a person: leave --batch away")
+    endpoint = None if gdb is None else parse_endpoint(gdb)
     start_tui = full_screen() if tui else None
     influence = make_influence(plan, boot, relocate, seed, handler or [], policy)
     build = make_build(host, guest, plan, boot, limit, disk, ram, typed, influence)
     if start_tui is not None:
-        start_tui(build, scripts)
+        start_tui(build, scripts, endpoint)
         return
-    step_through(build, scripts, gdb, batch=batch)
+    step_through(build, scripts, endpoint, batch=batch)

@@ -1,4 +1,4 @@
-"""`--gdb` of run, boot and debug: a GDB server instead of a run."""
+"""`--gdb` of run and boot: a GDB server instead of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from hvproto.debugger.session import DebugSession
 from hvproto.debugger.subject import Build
 
 
-def serve_gdb(
-    build: Build, place: str, on_output: Callable[[str, bytes], None], scripts: list[str] | None = None
-) -> None:
+def serve_gdb(build: Build, place: str, on_output: Callable[[str, bytes], None]) -> None:
     """Serve until GDB kills the run or lets it go. Raises BadInput, and Exit with the run's exit status."""
     endpoint = parse_endpoint(place)
 
@@ -23,9 +21,7 @@ def serve_gdb(
         print(text, file=sys.stderr, flush=True)
 
     with DebugSession(build, on_output) as session:
-        console = Console(session, say)
-        server = GdbServer(console, endpoint)
-        console.run_lines(scripts or [], say, echoes=True, strict=False)
+        server = GdbServer(Console(session, say), endpoint)
         host, port = server.address
         say(f"waiting for gdb: target remote {host}:{port}")
         try:

@@ -5,15 +5,21 @@ Only that command loads this: the debugger behind it is a tenth of what all othe
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import typer
+
 from hvproto.campaign.code import Code
-from hvproto.cli.gdb import guest_to_stdout, serve_gdb
 from hvproto.cli.inputs import boot_options, open_disk, open_kernel, parse_ram, require_ram
-from hvproto.debugger.repl.console import Console, typed_lines
+from hvproto.debugger.gdb.beside import Beside
+from hvproto.debugger.gdb.server import GdbServer
+from hvproto.debugger.repl.console import Console
 from hvproto.debugger.repl.present import told
+from hvproto.debugger.repl.typed import Nobody, typed_lines
 from hvproto.debugger.session import DebugSession
 from hvproto.debugger.subject import Build
 from hvproto.debugger.subjects import Influence, machine_subject, no_influence, session_subject
@@ -24,21 +30,48 @@ from hvproto.hypervisor.relocation import DEFAULT_POLICY, RelocationPolicy
 from hvproto.testing.relocate import Never, Relocator, parse_schedule
 
 
-def step_through(build: Build, scripts: list[str], gdb: str | None, *, batch: bool) -> None:
-    """The scripts' lines, then what is typed; or a GDB server at the place ``gdb``. Raises BadInput, and Exit then."""
-    if gdb is not None:
-        serve_gdb(build, gdb, guest_to_stdout, scripts)
+def step_through(build: Build, scripts: list[str], endpoint: tuple[str, int] | None, *, batch: bool) -> None:
+    """The scripts' lines, then what is typed, with a GDB server at an endpoint beside it.
+
+    Where nobody types, or no longer, and hasn't quit, GDB has the session to itself. Raises BadInput, and then Exit.
+    """
     output = OutputLines()
-    with DebugSession(build, output) as session:
+    with DebugSession(build, output) as session, ExitStack() as closing:
         console = Console(session)
+        server = None if endpoint is None else closing.enter_context(_serving(console, endpoint))
         say(told(session, session.stop))
         console.run_lines(scripts, say, echoes=True, strict=batch)
-        if not batch and not console.done:
-            console.run_lines(typed_lines(), say, echoes=not sys.stdin.isatty(), strict=False)
+        types = not batch and _may_type()
+        if types and not console.done:
+            visitors = Nobody() if server is None else Beside(server, session, say)
+            console.run_lines(typed_lines(visitors), say, echoes=not sys.stdin.isatty(), strict=False)
+        if server is not None and not console.done and not (types and sys.stdin.isatty()):
+            server.serve()
+            output.end()
+            raise typer.Exit(session.stop.status or 0)
         output.end()
 
 
-def full_screen() -> Callable[[Build, list[str]], None]:
+@contextmanager
+def _serving(console: Console, endpoint: tuple[str, int]) -> Iterator[GdbServer]:
+    server = GdbServer(console, endpoint)
+    host, port = server.address
+    print(f"waiting for gdb: target remote {host}:{port}", file=sys.stderr, flush=True)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _may_type() -> bool:
+    """Whether standard input is there to be read: not a terminal of which we are in the background."""
+    try:
+        return not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def full_screen() -> Callable[[Build, list[str], tuple[str, int] | None], None]:
     """What shows a run on the full screen. Raises BadInput if Textual isn't installed."""
     try:
         import textual  # noqa: F401 - an error in our own modules is another matter

@@ -96,11 +96,12 @@ def on_screen(
     *,
     size: tuple[int, int] = (80, 24),
     script: list[str] = [],  # noqa: B006
+    gdb: bool = False,
 ) -> DebugApp:
-    """Play a scenario with a run; the app, once it has ended."""
+    """Play a scenario with a run, and a GDB server beside if that is wanted; the app, once it has ended."""
     output = Output()
     with DebugSession(build, output) as session:
-        operator = Operator(session, output)
+        operator = Operator(session, output, ("127.0.0.1", 0) if gdb else None)
         app = DebugApp(operator, script)
 
         async def play() -> None:

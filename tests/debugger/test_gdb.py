@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import pytest
 
 from hvproto.bundled import folder
 from hvproto.debugger.gdb.packets import frame
@@ -20,10 +16,10 @@ from hvproto.debugger.session import DebugSession
 from hvproto.debugger.subject import Build
 from hvproto.debugger.subjects import machine_subject
 from hvproto.images.load import load_image
+from tests.debugger.gdb import Gdb, needed
 from tests.debugger.runs import kernel, session
 
-pygdbmi = pytest.importorskip("pygdbmi.gdbcontroller")
-pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb isn't installed")
+pytestmark = needed
 
 COUNTS = """
 start:
@@ -63,39 +59,6 @@ class Server:
         assert not self.thread.is_alive()
         self.server.close()
         self.debug.close()
-
-
-class Gdb:
-    """A gdb; `do` gives the lines that it prints for a command."""
-
-    def __init__(self, port: int) -> None:
-        self._gdb = pygdbmi.GdbController(["gdb", "-nx", "-q", "--interpreter=mi3"])
-        for line in ("set confirm off", "set pagination off", f"target remote 127.0.0.1:{port}"):
-            self.do(line)
-
-    def do(self, line: str, *, until: str = "") -> str:
-        """All that gdb says until it has done a command, or until it says so much."""
-        text, answers = "", self._gdb.write(line, timeout_sec=30)
-        running = False
-        for _ in range(60):
-            for each in answers:
-                text += f"{each['payload']}" if each["type"] in ("console", "target", "log", "output") else ""
-                if each["type"] == "result" and each["message"] == "error":
-                    text += str(each["payload"]["msg"])
-                running |= each["type"] == "result" and each["message"] == "running"
-                if each["type"] == "notify" and each["message"] == "stopped":
-                    running = False
-                    text += str(each["payload"])
-            if not running and until in text:
-                return text
-            answers = self._gdb.get_gdb_response(timeout_sec=1, raise_error_on_timeout=False)
-        raise AssertionError(f"{line}: {text}")
-
-    def value(self, expression: str) -> int:
-        return int(re.search(r"= (-?\w+)", self.do(f"print/x {expression}"))[1], 16)  # type: ignore[index]
-
-    def close(self) -> None:
-        self._gdb.exit()
 
 
 @contextmanager

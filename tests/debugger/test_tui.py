@@ -420,7 +420,7 @@ def test_no_color_is_honoured_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatc
     assert grey <= {"#c5c8c6", "#ff5f57", "#febc2e", "#28c840", "#292929"}, "but for the picture's own frame"
 
 
-@pytest.mark.parametrize("arguments", [("--tui", "--batch"), ("--tui", "--gdb", "1"), ("--tui",)])
+@pytest.mark.parametrize("arguments", [("--tui", "--batch"), ("--tui",)])
 def test_tui_is_refused_where_there_is_no_person(arguments: tuple[str, ...]) -> None:
     ended = hvproto("debug", *arguments)
     assert ended.status == 2

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -44,8 +45,9 @@ class Terminal:
         command = ["tmux", "-u", "-f", os.devnull, "-L", self._name, *arguments]
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True).stdout
 
-    def debug(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "hvproto", "debug", "--tui", "--limit", str(self.number), *arguments]
+    def debug(self, *arguments: str, tui: bool = True) -> None:
+        face = ["--tui"] if tui else []
+        command = [sys.executable, "-m", "hvproto", "debug", *face, "--limit", str(self.number), *arguments]
         line = f"stty -a > {self._before}; {shlex.join(command)}; s=$?; stty -a > {self._after}; echo status=$s."
         self("send-keys", line, "Enter")
 
@@ -181,3 +183,29 @@ def test_no_process_outlives_what_it_belongs_to(terminal: Terminal, kill: str) -
     else:
         os.kill(_debugger(terminal), signal.SIGKILL)
     terminal.until(lambda: not terminal.processes)
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb isn't installed")
+def test_the_prompt_keeps_what_is_typed_while_gdb_has_its_turn(terminal: Terminal) -> None:
+    pytest.importorskip("prompt_toolkit", reason="a line is kept by prompt_toolkit: pip install 'hvproto[debug]'")
+    from tests.debugger.gdb import Gdb
+
+    terminal.debug("--boot", "forever", "--gdb", "0", tui=False)
+    terminal.shows("waiting for gdb", "(hvproto)")
+    terminal.press("step 2")
+    terminal.shows("(hvproto) step 2")
+    port = re.search(r"target remote 127\.0\.0\.1:(\d+)", "\n".join(terminal.lines))
+    assert port is not None
+    gdb = Gdb(int(port[1]))
+    terminal.shows("gdb is connected", "(hvproto) step 2")
+    with ThreadPoolExecutor(1) as other:
+        going = other.submit(gdb.do, "continue")
+        terminal.until(lambda: "(hvproto)" not in "\n".join(terminal.lines))
+        terminal.press("C-c")
+        assert "SIGINT" in going.result()
+    terminal.shows("interrupted", "(hvproto) step 2")
+    gdb.close()
+    terminal.shows("gdb has gone", "(hvproto) step 2")
+    terminal.press("C-c")
+    terminal.press("q", "Enter")
+    terminal.is_put_right()

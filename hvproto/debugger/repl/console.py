@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hvproto.debugger.inspect.history import Snapshot
@@ -68,28 +67,3 @@ def script_lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def typed_lines() -> Iterator[str]:
-    """Lines from standard input: with history and completion, if it is a terminal and prompt_toolkit is there."""
-    if not sys.stdin.isatty():
-        for line in sys.stdin:
-            yield line.rstrip("\n")
-        return
-    ask = _asker()
-    while True:
-        try:
-            yield ask()
-        except KeyboardInterrupt:
-            print()
-        except EOFError:
-            print()
-            return
-
-
-def _asker() -> Callable[[], str]:
-    try:
-        from hvproto.debugger.repl.terminal import make_prompt
-    except ImportError:
-        return lambda: input(PROMPT)
-    return make_prompt(PROMPT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ _TICK = 0.1
 """Seconds between two looks at what is being done."""
 _PATIENCE = 0.3
 """Seconds after which it is said what is being done."""
+_GDB = "gdb"
+"""What is being done when GDB wants something."""
 _TWICE = 2.0
 """Seconds in which a second Ctrl-C quits."""
 
@@ -53,10 +56,13 @@ class DebugApp(App[None]):
     def __init__(self, operator: Operator, script: Iterable[str] = ()) -> None:
         super().__init__()
         self._operator = operator
-        self._waiting = deque([("where", False), *((line, True) for line in script if line.strip())])
+        self._waiting: deque[tuple[str | None, bool]] = deque([("where", False)])
+        """Lines, and whether each is shown; None is GDB, which wants something."""
+        self._waiting.extend((line, True) for line in script if line.strip())
         self._doing = ""
         self._since = 0.0
         self._warned = 0.0
+        self._heeded: list[int] = []
         self._request = Request()
         self.frame: Frame | None = None
         """What is shown."""
@@ -91,6 +97,9 @@ class DebugApp(App[None]):
             pane.set_class(pane.pane_name in LOWER, "-lower")
         self.action_pane("timeline")
         self.set_interval(_TICK, self._tick)
+        if self._operator.gdb_address is not None:
+            host, port = self._operator.gdb_address
+            self.output.answers(f"waiting for gdb: target remote {host}:{port}")
         self._go_on()
 
     def on_resize(self, event: Resize) -> None:
@@ -109,17 +118,34 @@ class DebugApp(App[None]):
         self._go_on()
 
     def _go_on(self) -> None:
+        self._heed_gdb(not self.is_busy)
         if not self._doing and self._waiting:
             line, shows = self._waiting.popleft()
-            self._doing, self._since = line or "once more", time.monotonic()
+            self._doing, self._since = _GDB if line is None else line or "once more", time.monotonic()
             self.run_worker(self._do(line, shows), group="session")
 
-    async def _do(self, line: str, shows: bool) -> None:
+    def _heed_gdb(self, on: bool) -> None:
+        """Whether to look out for GDB here. While something is being done, whoever waits for the run does."""
+        loop = asyncio.get_running_loop()
+        for descriptor in self._heeded:
+            loop.remove_reader(descriptor)
+        self._heeded = self._operator.gdb_sockets if on else []
+        for descriptor in self._heeded:
+            loop.add_reader(descriptor, self._gdb_wants_something)
+
+    def _gdb_wants_something(self) -> None:
+        self._waiting.append((None, False))
+        self._go_on()
+
+    async def _do(self, line: str | None, shows: bool) -> None:
         if shows and line:
             self.output.executes(line)
-        self._ask_for(line)
+        self._ask_for(line or "")
         try:
-            outcome = await self._operator.perform(line, self._request)
+            if line is None:
+                outcome = await self._operator.attend(self._request)
+            else:
+                outcome = await self._operator.perform(line, self._request)
         except Leaving:
             return
         self._doing = ""

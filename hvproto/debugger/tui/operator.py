@@ -11,6 +11,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from hvproto.debugger.gdb.server import GdbServer
+from hvproto.debugger.gdb.stub import Ended
 from hvproto.debugger.repl.console import Console
 from hvproto.debugger.session import DebugSession
 from hvproto.debugger.tui.frame import Frame, Request, collect
@@ -52,11 +54,13 @@ class Outcome:
 
 
 class Operator:
-    """To be closed before the session is."""
+    """To be closed before the session is. ``endpoint``: where GDB is served beside the interface, if it is."""
 
-    def __init__(self, session: DebugSession, output: Output) -> None:
+    def __init__(self, session: DebugSession, output: Output, endpoint: tuple[str, int] | None = None) -> None:
+        """Raises BadInput if nobody can listen at the endpoint."""
         self.output = output
-        self._console = Console(session)
+        self._console = Console(session, lambda _text: None)
+        self._server = None if endpoint is None else GdbServer(self._console, endpoint)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hvproto-session")
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._ear, False)
@@ -71,6 +75,20 @@ class Operator:
         """Execute a line of the prompt, and look at the run. Raises Leaving."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._perform, line, request)
 
+    @property
+    def gdb_address(self) -> tuple[str, int] | None:
+        """Where GDB is served."""
+        return None if self._server is None else self._server.address
+
+    @property
+    def gdb_sockets(self) -> list[int]:
+        """The descriptors that can be read when GDB wants something. Not while something is being done."""
+        return [] if self._server is None else self._server.sockets
+
+    async def attend(self, request: Request) -> Outcome:
+        """Do what GDB wants; look at the run if that may have changed it. Raises Leaving."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._attend, request)
+
     def interrupt(self) -> None:
         """Stop a run that is under way."""
         os.write(self._mouth, _INTERRUPT)
@@ -80,6 +98,8 @@ class Operator:
         self._leaving = True
         os.write(self._mouth, _LEAVE)
         self._thread.shutdown()
+        if self._server is not None:
+            self._server.close()
         del self.session.timeline.visitors[self._ear]
         os.close(self._ear)
         os.close(self._mouth)
@@ -95,6 +115,23 @@ class Operator:
             error = str(failure)
         if self._console.done:
             return Outcome(answer, error, None, True)
+        return self._look(answer, error, request)
+
+    def _attend(self, request: Request) -> Outcome:
+        self._forget_what_came_late()
+        server = self._server
+        assert server is not None
+        before, changes, error = server.is_connected, False, ""
+        try:
+            changes = server.attend()
+        except Ended:
+            pass  # here, GDB only goes: the run is whose the screen is
+        except HvprotoError as failure:
+            error = str(failure)
+        news = "" if before == server.is_connected else "gdb is connected" if server.is_connected else "gdb has gone"
+        return self._look(news, error, request) if changes else Outcome(news, error, None, False)
+
+    def _look(self, answer: str, error: str, request: Request) -> Outcome:
         try:
             return Outcome(answer, error, self.session.call(collect, request), False)
         except HvprotoError as failure:

@@ -13,13 +13,16 @@ from hvproto.debugger.tui.operator import Operator, Output
 from hvproto.errors import BadInput
 
 
-def run_tui(build: Build, script: list[str]) -> None:
-    """Until somebody quits, or the process is told to end. Raises BadInput without a terminal."""
+def run_tui(build: Build, script: list[str], endpoint: tuple[str, int] | None = None) -> None:
+    """Until somebody quits, or the process is told to end; with GDB served at an endpoint meanwhile.
+
+    Raises BadInput without a terminal, and if nobody can listen at the endpoint.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadInput("--tui needs a terminal; scripts and pipes are for `hvproto debug` without it")
     output = Output()
     with DebugSession(build, output) as session:  # forks: no thread may have begun before
-        operator = Operator(session, output)
+        operator = Operator(session, output, endpoint)
         try:
             asyncio.run(_run(DebugApp(operator, script)))
         finally:
