@@ -61,7 +61,8 @@ def debug(
     """Step through a run: host, hypervisor and guest, forwards and backwards, setting by setting inside a switch.
 
     Commands come from scripts, then from standard input, a terminal or a pipe; "help" lists them. With --gdb, a gdb
-    takes turns with them, and has the run to itself when they have ended. The guest's own output is shown as it comes. The exit status is 0, or 2 if a batch fails.
+    takes turns with them, and has the run to itself when they have ended. The guest's own output is shown as it comes.
+    The exit status is 0, or 2 if a batch fails, or the run's if it ended with gdb alone.
 
     \b
     Examples:
