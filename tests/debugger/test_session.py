@@ -11,10 +11,11 @@ import pytest
 
 from hvproto.debugger.debuggee import View
 from hvproto.debugger.gdb.state import write_register
-from hvproto.debugger.goal import Stop
+from hvproto.debugger.goal import Goal, Stop
 from hvproto.debugger.inspect import history, settings
 from hvproto.debugger.position import Position
 from hvproto.debugger.session import DebugSession
+from hvproto.debugger.timeline import LOOK_BACK, NEARBY, Timeline
 from hvproto.errors import BadInput, World
 from hvproto.processor.settings import Setting
 from tests.debugger.runs import fingerprint, kernel, session
@@ -285,6 +286,31 @@ def test_back_after_ten_million_instructions() -> None:
         for _ in range(3):
             debug.back()  # ten million steps would take fifteen minutes each time
         assert debug.evaluate("ecx") in (1, 2)
+
+
+def test_a_step_back_repeats_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In cycles, not in seconds: what is run anew, from copies of the run, and how much of that instruction by
+    instruction."""
+    repeated: list[tuple[int, bool]] = []
+    resume = Timeline.resume
+
+    def counted(timeline: Timeline, goal: Goal, *, records: bool = True) -> Stop:
+        began = timeline.stop.now
+        stop = resume(timeline, goal, records=records)
+        repeated.append((stop.now - began, goal.traces))
+        return stop
+
+    with DebugSession(kernel(SPIN)) as debug:
+        debug.cont()
+        monkeypatch.setattr(Timeline, "resume", counted)
+        for number in range(6):
+            repeated.clear()
+            debug.back()
+            stepped = sum(cycles for cycles, traces in repeated if traces)
+            assert stepped <= 2 * LOOK_BACK
+            # The first one comes from the last checkpoint, wherever that is; it leaves one that is near.
+            free = sum(cycles for cycles, traces in repeated if not traces)
+            assert free <= 2 * (NEARBY + LOOK_BACK) or number == 0
 
 
 @pytest.mark.parametrize("way", ["back", "back_continue"])
