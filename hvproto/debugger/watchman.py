@@ -264,8 +264,12 @@ class Watchman:
         return None
 
     def _holds(self, each: Breakpoint, event: Event | None = None) -> bool:
-        """Whether world and condition are as the breakpoint wants them; one that can't be evaluated holds."""
-        if each.world is not None and each.world is not self._subject.world:
+        """Whether world and condition are as the breakpoint wants them; one that can't be evaluated holds.
+
+        An event is the hypervisor's doing, as its stop says, and of the world that has the processor meanwhile.
+        """
+        worlds = (None, self._subject.world) if event is None else (None, self._subject.world, World.HYPERVISOR)
+        if each.world not in worlds:
             return False
         if not each.condition:
             return True

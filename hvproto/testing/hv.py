@@ -20,7 +20,7 @@ from hvproto.machine.machine import Machine
 from hvproto.processor.settings import Setting, SettingValue
 from hvproto.testing.bare import LIMIT
 from hvproto.testing.hooks import Hook, Hooks, What
-from hvproto.testing.places import Place
+from hvproto.testing.places import Place, address_of
 from hvproto.testing.recorded import Recorded
 from hvproto.testing.relocate import Relocator
 from hvproto.testing.reports import Reports, without_reports
@@ -130,8 +130,8 @@ class Hv:
         return {} if coupling is None else coupling.save_area.decode()
 
     def read(self, place: int | str, size: int = 4) -> int:
-        """A number in the guest's memory, little endian, at a GPA or symbol. Raises BadInput if there is no memory."""
-        gpa = self.image.symbols[place] if isinstance(place, str) else place
+        """A number in the guest's memory, little endian, at a GPA or symbol. Raises BadInput if there is none."""
+        gpa = address_of(place, self.image) if isinstance(place, str) else place
         data = self.guest.memory.read(gpa, size)
         if data is None:
             raise BadInput(f"the guest has no memory at {gpa:#x}")
@@ -190,8 +190,10 @@ class Hv:
         """Do the block, then run until such an event has come, ``count`` times; at most ``limit`` cycles from now.
 
         What was seen, in the block or afterwards, is in the list; the guest stands at its next exit. Raises NotSeen,
-        which says what came instead, and what `run` raises.
+        which says what came instead, what `run` raises, and BadInput for a limit that isn't positive.
         """
+        if limit < 1:
+            raise BadInput(f"limit={limit!r}: it takes at least one cycle to wait for something")
         seen: list[Event] = []
         waiting = False
 

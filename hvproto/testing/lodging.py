@@ -12,6 +12,7 @@ from hvproto.hypervisor.stay import ForHost, Stay, spare_frames
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.machine.ram import MIB
+from hvproto.testing.places import address_of
 
 MEMORY = 2 * MIB
 POOL_PAGES = 256
@@ -83,7 +84,7 @@ class Lodging:
         return self.hypervisor.run_guest(self.guest, cycles, for_host=for_host)
 
     def words(self, symbol: str, count: int = 1) -> list[int]:
-        """Doublewords of the guest's memory."""
-        data = self.guest.memory.read(self.image.symbols[symbol], 4 * count)
+        """Doublewords of the guest's memory. Raises BadInput for a symbol that isn't there."""
+        data = self.guest.memory.read(address_of(symbol, self.image), 4 * count)
         assert data is not None
         return list(memoryview(data).cast("I"))

@@ -43,7 +43,12 @@ def engine_of(config: pytest.Config) -> str | None:
 
 def limit_of(node: pytest.Item, default: int) -> int:
     mark = node.get_closest_marker("limit")
-    return default if mark is None else int(_arguments(mark, 1)[0])
+    if mark is None:
+        return default
+    cycles = _arguments(mark, 1)[0]
+    if not isinstance(cycles, int) or cycles < 1:
+        raise pytest.UsageError(f"limit({cycles!r}): give a number of cycles, at least 1")
+    return cycles
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

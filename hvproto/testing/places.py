@@ -35,6 +35,13 @@ def matcher(place: Place, image: Callable[[], Image]) -> Callable[[int | None, A
     raise BadInput(f"{place!r} is no place: give an address, a range, a symbol or a function")
 
 
+def address_of(symbol: str, image: Image) -> int:
+    """Raises BadInput if the image doesn't know it."""
+    if symbol not in image.symbols:
+        raise BadInput(f"{image.path} has no symbol {symbol!r}")
+    return image.symbols[symbol]
+
+
 def symbol_range(text: str, image: Image) -> range:
     """The addresses that a symbol stands for. Raises BadInput if the image doesn't know it.
 
@@ -44,10 +51,7 @@ def symbol_range(text: str, image: Image) -> range:
     True
     """
     first, dots, behind = text.partition("..")
-    for name in (first, behind) if dots else (first,):
-        if name not in image.symbols:
-            raise BadInput(f"{image.path} has no symbol {name!r}")
-    start = image.symbols[first]
+    start = address_of(first, image)
     if dots:
-        return range(start, image.symbols[behind])
+        return range(start, address_of(behind, image))
     return range(start, min((at for at in image.symbols.values() if at > start), default=image.end))

@@ -93,6 +93,27 @@ def test_what_makes_no_sense_is_refused(line: str, moved: Console) -> None:
     assert moved.debug.position == here
 
 
+@pytest.mark.parametrize("world", ["guest", "hypervisor"])
+def test_an_event_is_in_the_hypervisor_and_in_the_world_that_has_the_processor(world: str) -> None:
+    with DebugSession(session()) as debug:
+        console = Console(debug)
+        console.execute(f"break Relocated in {world}")
+        console.execute("break Relocated in host")
+        assert "step 46 Relocated" in console.execute("continue") and debug.stop.breakpoint == 1
+
+
+def test_the_hosts_registers_are_called_as_the_host_knows_them_all_through_a_switch() -> None:
+    with DebugSession(session()) as debug:
+        console = Console(debug)
+        console.execute("break Recoupled")
+        console.execute("step setting 30")  # EFER is still the hypervisor's, or no longer: the host's code has 32 bits
+        while "30 SettingRestored" not in console.execute("where"):
+            console.execute("step setting")
+        for _ in range(8):
+            assert "eip    0200515f" in console.execute("regs host")
+            console.execute("step setting")
+
+
 def test_there_and_back_with_snapshots() -> None:
     with DebugSession(session()) as debug:
         console = Console(debug)

@@ -204,9 +204,14 @@ def test_bad_marks(pytester: pytest.Pytester) -> None:
         @pytest.mark.plan("sideways")
         def test_plan(hv):
             pass
+
+        @pytest.mark.limit(-3)
+        def test_limit(machine):
+            pass
         """
     )
     result = pytester.runpytest("--strict-markers")
-    result.assert_outcomes(failed=1, errors=1)
+    result.assert_outcomes(failed=1, errors=2)
+    result.stdout.fnmatch_lines(["*UsageError: limit(-3): give a number of cycles, at least 1"])
     result.stdout.fnmatch_lines(["*BadInput: no such mode*"])
     result.stdout.fnmatch_lines(["*PlanError: unknown plan 'sideways'*"])

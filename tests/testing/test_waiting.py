@@ -70,6 +70,13 @@ def test_what_never_comes(hv: Hv) -> None:
         pass
 
 
+def test_what_can_never_be_is_said_at_once(hv: Hv) -> None:
+    with pytest.raises(BadInput, match="at least one cycle"), hv.wait_for(GuestHalted, limit=0):
+        pass
+    with pytest.raises(BadInput, match="no symbol 'nowhere'"):
+        hv.read("nowhere")
+
+
 def test_what_the_block_does_is_seen(hv: Hv) -> None:
     with hv.wait_for(GuestHalted) as seen:
         assert hv.run() == 0

@@ -35,6 +35,8 @@ def registers_of(subject: Subject, world: World) -> dict[str, int] | None:
             # In an exit: what the guest is to find is with its virtual processor.
             names = ("rip", "rflags", "rsp") if "rip" in values else ("eip", "eflags", "esp")
             values.update(zip(names, (guest.cpu.eip, guest.cpu.eflags, guest.cpu.esp), strict=True))
+        if world is World.HOST and "rip" in values:
+            values = _narrow(values)  # in the middle of a switch, the processor isn't in the host's mode
         return values | {register.name.lower(): processor.segment(register).selector for register in SegmentRegister}
     context = _saved(subject, world)
     return None if context is None else _from_context(context)
@@ -51,16 +53,20 @@ def _from_context(context: Any) -> dict[str, int]:
     _, saved = context
     values = {name: saved.reg_read(number) for name, number in zip(WIDE_GPR_NAMES, GPR_IDS, strict=True)}
     values |= {"rip": saved.reg_read(EIP_ID), "rflags": saved.reg_read(EFLAGS_ID)}
-    if not any(value >> 32 for value in values.values()) and not any(values[f"r{n}"] for n in range(8, 16)):
-        values = {name: values[wide] for name, wide in zip(GPR_NAMES, WIDE_GPR_NAMES, strict=False)} | {
-            "eip": values["rip"],
-            "eflags": values["rflags"],
-        }
+    values = _narrow(values)
     selectors = {
         register.name.lower(): saved.reg_read(getattr(x86_const, f"UC_X86_REG_{register.name}"))
         for register in SegmentRegister
     }
     return values | selectors
+
+
+def _narrow(values: dict[str, int]) -> dict[str, int]:
+    """Registers of 64 bits by their 32-bit names, if nothing is in what those don't name."""
+    if any(value >> 32 for value in values.values()) or any(values[f"r{n}"] for n in range(8, 16)):
+        return values
+    names = {name: values[wide] for name, wide in zip(GPR_NAMES, WIDE_GPR_NAMES, strict=False)}
+    return names | {"eip": values["rip"], "eflags": values["rflags"]}
 
 
 def flag_names(eflags: int) -> str:

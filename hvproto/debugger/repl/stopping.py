@@ -31,9 +31,10 @@ def _parse(argument: str, usage: str) -> tuple[str, World | None, str]:
     "break ADDRESS|SYMBOL|EVENT [in WORLD] [if EXPR]", "Stop at an instruction, or at an event.", _GROUP,
     aliases=("b",),
     details=f"Events: {', '.join(EVENT_KINDS)}.\nOr `step N` for all events of a step of figures 2 and 4.\n"
-            "In a condition, an event's fields are names, too; help expressions.",
+            "In a condition, an event's fields are names, too; help expressions.\n"
+            "All events are in hypervisor, and in the world that has the processor when they happen.",
     examples=("break load_task in guest", "break 0x100230 if eax == 5", 'break SettingReplaced if setting == "IDTR"',
-              "break Relocated", "break step 30"),
+              "break Relocated", "break ExceptionTaken in guest", "break step 30"),
 )  # fmt: skip
 def break_(console: Console, argument: str) -> str:
     what, world, condition = _parse(argument, "break ADDRESS|SYMBOL|EVENT [in WORLD] [if EXPR]")
