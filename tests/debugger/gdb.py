@@ -15,7 +15,9 @@ class Gdb:
     """A gdb; `do` gives the lines that it prints for a command."""
 
     def __init__(self, port: int) -> None:
-        self._gdb = pygdbmi.GdbController(["gdb", "-nx", "-q", "--interpreter=mi3"])
+        self._gdb = pygdbmi.GdbController(
+            ["gdb", "-nx", "-q", "--interpreter=mi3"], time_to_check_for_additional_output_sec=0.02
+        )
         for line in ("set confirm off", "set pagination off", f"target remote 127.0.0.1:{port}"):
             self.do(line)
 
