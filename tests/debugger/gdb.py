@@ -24,9 +24,10 @@ class Gdb:
     def do(self, line: str, *, until: str = "") -> str:
         """All that gdb says until it has done a command, or until it says so much."""
         text, answers = "", self._gdb.write(line, timeout_sec=30)
-        running = False
+        running = answered = False
         for _ in range(60):
             for each in answers:
+                answered |= each["type"] == "result"
                 text += f"{each['payload']}" if each["type"] in ("console", "target", "log", "output") else ""
                 if each["type"] == "result" and each["message"] == "error":
                     text += str(each["payload"]["msg"])
@@ -34,7 +35,7 @@ class Gdb:
                 if each["type"] == "notify" and each["message"] == "stopped":
                     running = False
                     text += str(each["payload"])
-            if not running and until in text:
+            if answered and not running and until in text:
                 return text
             answers = self._gdb.get_gdb_response(timeout_sec=1, raise_error_on_timeout=False)
         raise AssertionError(f"{line}: {text}")
