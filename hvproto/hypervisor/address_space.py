@@ -11,7 +11,7 @@ from hvproto import events
 from hvproto.addresses import GPA, GVA, HPA, PAGE_MASK, PAGE_SIZE
 from hvproto.errors import NoRoom, RegionIsFixed, Where
 from hvproto.events import EventBus
-from hvproto.hypervisor.code import CodeWatch
+from hvproto.hypervisor.code import CodeWatch, Place
 from hvproto.hypervisor.deferral import Deferral
 from hvproto.hypervisor.descriptors import ShadowDescriptors
 from hvproto.hypervisor.guest_memory import GuestMemory
@@ -77,6 +77,8 @@ class AddressSpace:
         self.monitor.one_by_one = lambda: bus.wants(events.PageTableWrite) or bus.wants(events.NoConflict)
         self.monitor.is_urgent = self._is_urgent
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
+        self.tables.may_lag = lambda: not self.monitor.one_by_one()
+        self.monitor.is_idle = self.tables.is_idle
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
         self.quick_stores = QuickStores(
@@ -441,13 +443,28 @@ class AddressSpace:
             first, end = ranges.get(page, (PAGE_SIZE, 0))
             ranges[page] = min(first, offset), max(end, offset + store.size)
         for page, (first, end) in ranges.items():
-            for linear, kernel in self.code.places(page):
+            places = self.code.places(page)
+            if places and not any(self._executes(linear, page) for linear, _ in places):
+                self._drop_code(page, places)
+                continue
+            for linear, kernel in places:
                 content = self._memory.read(page, PAGE_SIZE) or b""
                 self.code.look_again(linear, content, first, end, kernel=kernel)
                 if self._executes(linear, page):
                     self._processor.engine.forget_code(linear + first, end - first)
                 else:
                     self._processor.engine.flush_code_wanted = True
+
+    def _drop_code(self, page: GPA, places: Sequence[Place]) -> None:
+        """Code of another address space is stored to: as a rule a page that its kernel gives to somebody else.
+
+        To follow each of the stores would take a millisecond and all translations, a thousand times for one page.
+        """
+        for linear, kernel in places:
+            for mirror in self.tables.mirrors:
+                mirror.close_page(linear, page, kernel=kernel)
+        self.code.drop(page)
+        self.monitor.unwatch(page)
 
     def _on_bits(self, gpa: GPA) -> None:
         self.writes.mark(gpa)

@@ -40,6 +40,8 @@ class CodeWatch:
         """Whether the instruction that these bytes begin with is sensitive."""
         self._planted: dict[Place, set[int]] = {}
         self._places: dict[GPA, set[Place]] = {}
+        self._stale: set[GPA] = set()
+        """Pages that have changed since they were last executed; the engine may have translated what they were."""
 
     def knows(self, kind: CodeKind, *, kernel: bool) -> bool:
         """Whether pages of this view are looked at for this kind of code; if not, they are from now on."""
@@ -53,9 +55,12 @@ class CodeWatch:
     def look_at(self, linear: GVA, gpa: GPA, content: bytes, *, kernel: bool) -> bool:
         """Plant what a page needs that is being fetched from; True if it is a page that wasn't watched yet."""
         place = (linear, kernel)
-        if self._seen.get(place) != content:
+        changed = self._seen.get(place) != content
+        if changed:
             self._seen[place] = content
             self._replant(place, 0, PAGE_SIZE, lambda kind: self._offsets_of_page(content, kind))
+        if changed or gpa in self._stale:
+            self._stale.discard(gpa)
             self._processor.engine.flush_code()
         places = self._places.setdefault(gpa, set())
         is_new = not places
@@ -68,6 +73,11 @@ class CodeWatch:
         self._seen[place] = content
         first = max(0, first - LONGEST_INSTRUCTION)
         self._replant(place, first, end, lambda kind: self._offsets(content, kind, first, end))
+
+    def drop(self, gpa: GPA) -> None:
+        """A page isn't watched any more, and can't be fetched from before it is looked at again."""
+        del self._places[gpa]
+        self._stale.add(gpa)
 
     def _offsets_of_page(self, content: bytes, kind: CodeKind) -> list[int]:
         return KNOWN_PAGES.offsets(content, self._decoder, kind, ports=self._ports)

@@ -109,6 +109,17 @@ class Mirror:
                 found = True
         return found
 
+    def close_page(self, linear: int, gpa: GPA, *, kernel: bool) -> None:
+        """A page of a view is NX from now on, its entry at once, if this guest-physical page was looked at there."""
+        page = page_number(linear)
+        looked_at = self._executable[kernel].get(page >> SLOT_SHIFT, {})
+        if looked_at.get(page) == gpa:
+            del looked_at[page]
+            view = self.kernel if kernel else self.user
+            entry = view.get(linear)
+            if entry & MIRRORED:
+                view.set(linear, entry | NX)
+
     def forget_fetches(self, *, kernel: bool) -> None:
         """Nothing in a view has been looked at: every page of it is NX from now on, its entries at once."""
         view = self.kernel if kernel else self.user

@@ -38,6 +38,8 @@ class Monitor:
         self.is_urgent: Callable[[GPA, int], bool] = lambda _gpa, _size: False
         """Whether the guest's next instruction can depend on a store (address, bytes within a page): it must be seen
         before that."""
+        self.is_idle: Callable[[GPA], bool] = lambda _page: False
+        """Whether nothing that the processor has loaded depends on the page: no store to it needs to end the run."""
         self.records: list[TableStore] = []
         """What is to be drained, but for what the processor has deferred."""
         self.touched: set[GPA] = set()
@@ -130,6 +132,10 @@ class Monitor:
         gpa = self._memory.to_guest(HPA(physical))
         if gpa is not None:
             self.pull()
+            if self.is_idle(GPA(gpa & ~PAGE_MASK)):
+                value = int.from_bytes(self._memory.read(gpa, size) or b"", "little")
+                self.records.append(TableStore(gpa, size, value, deferred=True))
+                return
             self.records.append(TableStore(gpa, size))
             self._processor.request_stop()
 

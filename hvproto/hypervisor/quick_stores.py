@@ -79,6 +79,9 @@ class QuickStores:
         """`Follow` of `DeferredStores`, which has found that the page is fit for it in every way that doesn't show."""
         if not self.enabled or self._monitor.records:
             return False
+        gpa = self._memory.to_guest(physical & ~PAGE_MASK)
+        if gpa is not None and self._tables.is_idle(gpa):
+            return False
         if self._deferred.waits:  # as after a store that ends the run: else who listens would change the time
             self._follow_deferred()
             if self._monitor.pending:

@@ -8,13 +8,13 @@ one root form a tree, so what an entry leads to is forgotten without looking at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT
+from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.levels import Level, levels_of
 from hvproto.hypervisor.mirror import Mirror, canonical
@@ -28,6 +28,8 @@ MAX_USES = 1 << 16
 """Places that tables have in one root's structure. A table full of pointers to itself would have 2^27 of them."""
 
 
+MANY_ENTRIES = 32
+"""So many entries are looked at together."""
 MANY_USES = 16
 """A page that is more tables at once has its stores followed one by one."""
 
@@ -70,6 +72,8 @@ class _Root:
     entry_size: int
     use: Use | None = None
     uses: int = 0
+    lagging: dict[Use, None] = field(default_factory=dict)
+    """Tables that aren't watched until this root is loaded again, and then are looked at in whole."""
 
 
 class GuestTables:
@@ -87,6 +91,8 @@ class GuestTables:
         self._building = False
         self.version = 0
         """It changes with anything that isn't an entry of a last-level table."""
+        self.may_lag: Callable[[], bool] = lambda: False
+        """Whether nobody wants to hear of stores to the tables of roots that aren't loaded."""
         pool.reclaim = self._reclaim
 
     @property
@@ -101,6 +107,12 @@ class GuestTables:
                 self._drop(next(iter(self._roots)))
             root = self._build(mode)
         self._roots[mode] = root
+        if root.lagging:
+            try:
+                self._catch_up(root)
+            except PoolExhausted:
+                self._drop(mode)
+                raise
         return root.mirror
 
     def _build(self, mode: PagingMode) -> _Root:
@@ -149,6 +161,41 @@ class GuestTables:
         if root.use is not None:
             self._unlink(root, root.use)
         root.mirror.release()
+
+    # -- roots that aren't loaded ------------------------------------------------------------
+
+    def is_idle(self, page: GPA) -> bool:
+        """Whether a page is nothing but tables of roots that aren't loaded."""
+        uses = self._uses.get(page)
+        if not uses or len(uses) != self._monitor.users(page):
+            return False
+        loaded = next(reversed(self._roots.values())).mirror
+        return all(use.mirror is not loaded for use in uses)
+
+    def _lag(self, page: GPA) -> None:
+        """Leave the stores to an idle page unheard until one of its roots is loaded (an *unsync* page).
+
+        A kernel that writes another process's tables, or makes something else of those of a dead one, would be stopped
+        for each of a thousand stores.
+        """
+        for use in self._uses.pop(page):
+            self._roots[use.mirror.mode].lagging[use] = None
+            self._monitor.unwatch(page)
+        self.version += 1
+
+    def _catch_up(self, root: _Root) -> None:
+        lagging, root.lagging = root.lagging, {}
+        for use in lagging:
+            page = GPA(use.table & ~PAGE_MASK)
+            self._uses.setdefault(page, {})[use] = None
+            self._monitor.watch(page)
+        changes: list[Change] = []
+        for use in lagging:
+            if use.alive:
+                page = GPA(use.table & ~PAGE_MASK)
+                self._change(use, [(page, page + PAGE_SIZE)], changes)
+        for change in changes:
+            change.mirror.sync_range(change.linear, change.size)
 
     # -- links -------------------------------------------------------------------------------
 
@@ -199,11 +246,20 @@ class GuestTables:
         self.version += 1
         root.uses -= 1
         page = GPA(use.table & ~PAGE_MASK)
+        if use in root.lagging:
+            del root.lagging[use]
+            return
         uses = self._uses[page]
         del uses[use]
         if not uses:
             del self._uses[page]
         self._monitor.unwatch(page)
+
+    def _linked(self, root: _Root, use: Use, first: int, end: int) -> list[int]:
+        """The indices of [first, end) that lead to a table or did so."""
+        entries = self._memory.table(use.table, end, root.entry_size)
+        present = np.flatnonzero(entries[first:] & P) + first if entries is not None else np.empty(0, np.int64)
+        return sorted({*present.tolist(), *(index for index in use.children if first <= index < end)})
 
     def _relink(self, root: _Root, use: Use, index: int) -> None:
         """Follow what an upper-level entry points to now."""
@@ -294,7 +350,11 @@ class GuestTables:
             if page in self._uses:
                 touched.setdefault(page, []).append((store.gpa, store.gpa + store.size))
         changes: list[Change] = []
+        may_lag = self.may_lag()
         for page, pieces in touched.items():
+            if may_lag and self.is_idle(page):
+                self._lag(page)
+                continue
             for use in tuple(self._uses.get(page, ())):
                 if use.alive:  # another change may just have led away from it
                     self._change(use, pieces, changes)
@@ -306,7 +366,7 @@ class GuestTables:
         for first, end in _indices(pieces, use.table, root.entry_size, level.count):
             if not level.leaf:
                 self.version += 1  # if only by other permissions
-                for index in range(first, end):
+                for index in range(first, end) if end - first < MANY_ENTRIES else self._linked(root, use, first, end):
                     self._relink(root, use, index)
             page = use.base + first * level.pages
             pages = (end - first) * level.pages

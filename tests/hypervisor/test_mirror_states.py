@@ -68,8 +68,8 @@ class Guest(RuleBasedStateMachine):
 
     processor = Processor(RAM.view)
 
-    @initialize(seed=st.integers(0, 1000), paging=st.sampled_from(PAGINGS))
-    def start(self, seed: int, paging: Paging) -> None:
+    @initialize(seed=st.integers(0, 1000), paging=st.sampled_from(PAGINGS), may_lag=st.booleans())
+    def start(self, seed: int, paging: Paging, may_lag: bool) -> None:
         RAM.view[:] = bytes(len(RAM.view))
         frames = shuffled_frames(MEMORY + 1 + REGION + POOL, seed, len(RAM.view))
         self.memory = GuestMemory(RAM.view, frames[:MEMORY])
@@ -80,6 +80,7 @@ class Guest(RuleBasedStateMachine):
         self.pool = Pool(RAM.view, frames[MEMORY + 1 + REGION :])
         self.monitor = Monitor(self.processor, self.memory)
         self.tables = GuestTables(RAM.view, self.pool, self.memory, self.monitor)
+        self.tables.may_lag = lambda: may_lag
         self.executable: dict[Mirror, dict[bool, dict[int, int]]] = {}
         self.ended = False
         self.moves: list[Move] = []
@@ -94,8 +95,13 @@ class Guest(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "tables") and not self.ended:
-            for mirror in self.tables.mirrors:
-                self.check(mirror)
+            self.mirror.clear_region(self.region, REGION)
+            for old in self.tables.mirrors:
+                try:
+                    self.mirror = self.tables.mirror_for(old.mode)
+                except PoolExhausted:
+                    continue
+                self.check(self.mirror, has_region=False)
         for page in sorted(self.monitor.watched) if hasattr(self, "monitor") else ():
             while page in self.monitor.watched:
                 self.monitor.unwatch(page)
@@ -249,14 +255,17 @@ class Guest(RuleBasedStateMachine):
 
     # -- what must hold ----------------------------------------------------------------------
 
-    def check(self, mirror: Mirror) -> None:
+    def lags(self, mirror: Mirror) -> bool:
+        return bool(self.tables._roots[mirror.mode].lagging)
+
+    def check(self, mirror: Mirror, *, has_region: bool = True) -> None:
         region = {self.region + n * PAGE_SIZE: frame for n, frame in enumerate(self.region_frames)}
         check(
             mirror,
             self.pagings[mirror.mode],
             RAM.view,
             self.pages,
-            region=region if mirror is self.mirror else {},
+            region=region if mirror is self.mirror and has_region else {},
             executable=self.executable.get(mirror),
         )
 
@@ -266,10 +275,14 @@ class Guest(RuleBasedStateMachine):
         mirrors = self.tables.mirrors
         assert mirrors[-1] is self.mirror
         self.check(self.mirror)
-        self.check(mirrors[0])
+        assert not self.lags(self.mirror)
+        if not self.lags(mirrors[0]):
+            self.check(mirrors[0])
         read = read_pages(self.memory, RAM.view)
-        tables = set().union(*(table_pages(self.pagings[mirror.mode], read) for mirror in mirrors))
-        assert self.monitor.watched == tables
+        tables = {mirror: table_pages(self.pagings[mirror.mode], read) for mirror in mirrors}
+        assert self.monitor.watched >= tables[self.mirror]
+        if not any(map(self.lags, mirrors)):
+            assert self.monitor.watched == set().union(*tables.values())
 
     @precondition(lambda self: hasattr(self, "mirror") and not self.ended)
     @invariant()

@@ -156,6 +156,8 @@ def _run(image: Image, engine: str, *, quick: bool, listened_to: bool) -> tuple[
     space.quick_stores.enabled = quick
     status = stage.run(LIMIT)
     assert stage.error is None, stage.error
+    for mirror in space.tables.mirrors:
+        space.tables.mirror_for(mirror.mode)  # what isn't loaded may lag behind
     mirrors = [(list(one.kernel.entries()), list(one.user.entries())) for one in space.tables.mirrors]
     holes = [list(one.space.holes()) for one in space.tables.mirrors]
     return stage, [status, mirrors, holes, stage.guest_ram(), stage.guest.now, space.pool.free, space.region.base]
