@@ -90,9 +90,12 @@ class AddressSpace:
             self.follow_deferred,
             lambda: bus.wants_any(*_OF_STORES),
         )
+        self.deferred_count = processor.engine.deferred.count
+        """A cell: how many stores wait in the processor."""
         self.decoder = Decoder()
         self.code = CodeWatch(processor, self.decoder)
-        self._marked_code: list[TableStore] = []
+        self.marked_code: list[TableStore] = []
+        """A and D bits set in pages that are executed, too, which has to be followed."""
         self.in_kernel_view = True
         self._is_present = False
         """Whether the guest has the processor."""
@@ -179,7 +182,7 @@ class AddressSpace:
     @property
     def has_stores(self) -> bool:
         """Whether there are stores to follow."""
-        return bool(self._marked_code) or self.monitor.pending
+        return bool(self.marked_code or self.monitor.records or self.deferred_count.value)
 
     @property
     def kind(self) -> CodeKind | None:
@@ -237,10 +240,14 @@ class AddressSpace:
         self._processor.write_setting(Setting.GDTR, self.region.gdtr(kernel=self.in_kernel_view))
         self._processor.write_setting(Setting.CR3, self.root)
 
-    def change_view(self, kind: CodeKind, *, kernel: bool) -> tuple[HPA, GVA]:
-        """The guest goes on in another view, with code of a kind that is known there: CR3, and the base of GDTR."""
+    def tables_of(self, *, kernel: bool) -> tuple[HPA, GVA]:
+        """What is in CR3 and in GDTR, the base, in a view."""
+        view = self.mirror.kernel if kernel else self.mirror.user
+        return view.root, GVA(self.region.gdtr(kernel=kernel).base)
+
+    def note_view(self, kind: CodeKind, kernel: bool) -> None:
+        """Somebody else has put a view in place, with code of a kind that is known there."""
         self._kind, self.in_kernel_view = kind, kernel
-        return self.root, GVA(self.region.gdtr(kernel=kernel).base)
 
     def is_trap(self, address: int) -> bool:
         """Whether the guest is to stop before the instruction at this linear address."""
@@ -362,9 +369,9 @@ class AddressSpace:
     def follow_stores(self) -> None:
         """Steps 40 to 46 for every store to a watched page since the last time."""
         records = self.monitor.drain()
-        if self._marked_code:
-            self._follow_code_stores(self._marked_code)
-            self._marked_code = []
+        if self.marked_code:
+            self._follow_code_stores(self.marked_code)
+            self.marked_code = []
         self.writes.tell(records)
         if not records:
             return
@@ -403,7 +410,7 @@ class AddressSpace:
 
     def follow_deferred(self) -> None:
         """Follow what waits, if all of it is deferred: that moves nothing, and changes no descriptor and no code."""
-        if self.monitor.has_only_deferred and not self._marked_code:
+        if self.monitor.has_only_deferred and not self.marked_code:
             self._follow_deferred_stores(self.monitor.drain())
             self.deferral.update(self.mirror)
 
@@ -469,7 +476,7 @@ class AddressSpace:
     def _on_bits(self, gpa: GPA) -> None:
         self.writes.mark(gpa)
         if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
-            self._marked_code.append(TableStore(gpa, 1))
+            self.marked_code.append(TableStore(gpa, 1))
 
     def _executes(self, linear: GVA, gpa: GPA) -> bool:
         """Whether the address space that is loaded now has this page there, open to fetches.

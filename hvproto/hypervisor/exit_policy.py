@@ -32,19 +32,20 @@ class Routes(MutableMapping[int, Provider]):
     """
 
     def __init__(self) -> None:
-        self._changed: dict[int, Provider] = {}
+        self.changed: dict[int, Provider] = {}
+        """Those that are another."""
 
     def __getitem__(self, vector: int) -> Provider:
         if not 0 <= vector < VECTORS:
             raise KeyError(vector)
-        return self._changed.get(vector, Provider.HYPERVISOR)
+        return self.changed.get(vector, Provider.HYPERVISOR)
 
     def __setitem__(self, vector: int, provider: Provider) -> None:
         check_route(vector, provider)
         if provider is Provider.HYPERVISOR:
-            self._changed.pop(vector, None)
+            self.changed.pop(vector, None)
         else:
-            self._changed[vector] = provider
+            self.changed[vector] = provider
 
     def __delitem__(self, vector: int) -> None:
         self[vector] = Provider.HYPERVISOR

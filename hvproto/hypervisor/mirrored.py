@@ -98,9 +98,9 @@ class MirroredGuest(Guest):
         self.save_area = self.space.region.save_area
         self.emulator = Emulator(self.cpu, self, self)
         self.exits = Exits(self)
+        self.exit_policy = ExitPolicy(self)
         self.quick = QuickExits(self)
         self._guard = LoadGuard(self.cpu, self.space, processor, machine.ram.view)
-        self.exit_policy = ExitPolicy(self)
         self._on_entry: tuple[EntryHandler, ...] = ()
         self._stopped = True
         self._debug_changed = False
@@ -308,12 +308,8 @@ class MirroredGuest(Guest):
     def _is_trap(self, address: int) -> bool:
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
             return False
-        if not self.quick.trapped(address):
-            kind = self.space.kind
-            return not (kind is not None and kind.guards_loads and self._guard.passes(address))
-        if self._can_interrupt():  # POPF has let it in
-            self.machine.processor.request_stop()
-        return False
+        kind = self.space.kind
+        return not (kind is not None and kind.guards_loads and self._guard.passes(address))
 
     def _on_system_call(self, _call: SystemCall) -> bool:
         return True

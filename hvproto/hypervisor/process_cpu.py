@@ -66,12 +66,12 @@ class ProcessCpu(VirtualCpu):
         self._registers = list(signal.registers)
         self._esp = signal.registers[RSP]
         self._eip = signal.eip
-        self._eflags = self._eflags & _KEPT | signal.eflags & ~(_KEPT | EFLAGS_RF)
+        self.all_eflags = self.all_eflags & _KEPT | signal.eflags & ~(_KEPT | EFLAGS_RF)
         self._shadow = False
 
     def give(self, *, one_step: bool) -> SignalFrame:
         """The state in which the guest is to go on; ``one_step``: with TF, whatever the guest's is."""
-        flags = self._eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF | (EFLAGS_TF if one_step else 0)
+        flags = self.all_eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF | (EFLAGS_TF if one_step else 0)
         registers = [self.gpr(index) for index in range(8)]
         return SignalFrame(tuple(registers), 0, 0, self._eip, flags, 0)
 

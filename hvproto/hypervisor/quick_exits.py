@@ -10,6 +10,7 @@ engine always goes the plain way.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import capstone
@@ -17,13 +18,13 @@ import capstone
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
-from hvproto.hypervisor.plan import Provider
+from hvproto.hypervisor.quick_places import LastPage
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
-from hvproto.hypervisor.quick_transfers import KERNEL, QuickTransfers
+from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
 from hvproto.hypervisor.region_form import Form
-from hvproto.hypervisor.view import ADDRESS
+from hvproto.hypervisor.view import ADDRESS, View
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
-from hvproto.processor.engine import EFLAGS_ID
+from hvproto.processor.asking import ELSEWHERE, NEXT, NOT_ALLOWED, REFUSED, SOFTWARE
 from hvproto.processor.first_look import FirstLook
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P
@@ -50,28 +51,39 @@ _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _WHOLE = 0xFFFF_FFFF
 _TO_HALT = Form.cycles_to_halt(PAGE_FAULT)
 """Of the stubs of #PF and #GP, which are alike."""
+_VECTOR = _OPCODE = 0xFF
+_CLI_NOT_ALLOWED = NOT_ALLOWED | _CLI
+_CLOSED = ~(EFLAGS_IF | EFLAGS_RF)
+_NAMES = {_PUSHF: "pushfd", _POPF: "popfd", _IRET: "iretd"}
+_WORD = struct.Struct("<I")
 
 
 class QuickExits:
-    """Of one guest. ``enabled`` is for comparing it with the plain way."""
+    """Of one guest. ``enabled``, from the next plain exit on, is for comparing it with the plain way."""
 
     def __init__(self, guest: MirroredGuest) -> None:
         self._guest = guest
         self._cpu = guest.cpu
         self._space = guest.space
+        self._wants, self._listeners = guest.bus.wants, guest.bus.subscribers
+        self._policy = guest.exit_policy
         self._processor = guest.machine.processor
         self._ram = guest.machine.ram.view
         self._frame, self._frame_at = guest.space.region.place_of_frame()
         self._ring_3 = b""
         self._is_calm = self._is_plain = False
         self._level = 0
+        self._view: View
         self.count = 0
         engine = self._processor.engine
         self._engine = engine if isinstance(engine, NativeEngine) else None
         self.enabled = self._engine is not None
         if self._engine is not None:
-            self._look = FirstLook(self._engine, self._answer)
+            self._look = FirstLook(
+                self._engine, self._answer, self._trapped, (Form.cycles_to_halt(_FIRST_FREE), _TO_HALT)
+            )
             self._ports = QuickPorts(guest, self._engine)
+            self._stack = LastPage(guest.space, self._engine.deferred)
             self._transfers = QuickTransfers(guest, self._engine, self._look)
 
     def enter(self) -> None:
@@ -91,7 +103,7 @@ class QuickExits:
         guest, cpu, space = self._guest, self._cpu, self._space
         self._ring_3 = self._engine.ring_3_segments()
         code, stack = cpu.segment(SegmentRegister.CS), cpu.segment(SegmentRegister.SS)
-        self._is_calm = not (
+        self._is_calm = self.enabled and not (
             guest.exits.breakpoints
             or cpu.debug_register(7) & DR7_ENABLED
             or cpu.by_paragraphs
@@ -100,54 +112,61 @@ class QuickExits:
         )
         is_flat = not stack.base and stack.limit == _WHOLE and bool(stack.is_32bit)
         mode = cpu.decoder_mode
-        self._is_plain = is_flat and mode == capstone.CS_MODE_32
+        self._is_plain = self._is_calm and is_flat and mode == capstone.CS_MODE_32
         self._ports.is_16_bit = mode == capstone.CS_MODE_16
         self._level = cpu.cpl
+        self._view = space.present_view
         self._transfers.resuming()
 
     def _is_ordinary(self) -> bool:
-        return self._is_calm and self.enabled and not self._guest.exit_policy.handlers and not self._space.has_stores
+        return self._is_calm and not self._policy.handlers and not self._space.has_stores
 
-    def _answer(self) -> bool:
-        """An event of the guest's is about to be delivered, in the engine's run. True if it needn't be: all is done.
+    def _answer(self, what: int, error: int, eip: int, esp: int) -> int:
+        """An event of the guest's is about to be delivered, in the engine's run: what `FirstLook` asks.
 
         Whoever listens to exits hears of them between two runs.
         """
-        policy = self._guest.exit_policy
-        if not self._is_calm or not self.enabled or policy.handlers or self._guest.bus.wants(events.ExceptionTaken):
-            return False
-        look, cpu = self._look, self._cpu
-        if look.eflags.value & EFLAGS_TF or look.in_shadow:
-            return False
-        vector = look.vector.value
-        if look.is_software.value:
-            hypervisors = policy.routes[vector] is Provider.HYPERVISOR
-            if vector < _FIRST_FREE or not hypervisors or not self._transfers.reflect(vector, self._level):
-                return False
-            self._has_changed_to(KERNEL)
-            look.now.value += Form.cycles_to_halt(vector)
+        if not self._is_calm or self._policy.handlers:
+            return REFUSED
+        if self._listeners and self._wants(events.ExceptionTaken):
+            return REFUSED
+        space = self._space
+        if what & SOFTWARE:
+            vector = what & _VECTOR
+            if vector < _FIRST_FREE or vector in self._policy.routes.changed:
+                return REFUSED
+            if not self._transfers.reflect(vector, self._level, eip, esp):
+                return REFUSED
+            if self._level != KERNEL:
+                self._change_level(KERNEL)
+            self.count += 1
+            return ELSEWHERE
+        if space.deferred_count.value or space.monitor.records or space.marked_code:
+            space.follow_deferred()
+            if space.has_stores:
+                return REFUSED
+        if what == _CLI_NOT_ALLOWED:
+            cpu = self._cpu
+            eflags = cpu.all_eflags
+            if self._level > (eflags & EFLAGS_IOPL) >> 12:
+                return REFUSED
+            cpu.all_eflags = eflags & _CLOSED
+            self.count += 1
+            return NEXT
+        if what & NOT_ALLOWED:
+            went_on = self._served_in_run(what & _OPCODE, eip)
         else:
-            self._space.follow_deferred()
-            if self._space.has_stores:
-                return False
-            before = look.now.value
-            look.now.value = before + _TO_HALT
-            if vector == PROTECTION and not look.error_code.value:
-                eip = self._served_in_run(look.eip.value)
-            else:
-                eip = self._served(vector, look.error_code.value, look.eip.value, cpu.wrapped(look.cr2.value))
-            if eip is None:
-                look.now.value = before
-                return False
-            look.eip.value = eip
-            cpu.eflags &= ~EFLAGS_RF
-        cpu.set_shadow(False)
+            went_on = self._served(what, error, eip, self._cpu.wrapped(self._look.cr2.value))
+        if went_on is None:
+            return REFUSED
+        self._look.eip.value = went_on
+        self._cpu.all_eflags &= ~EFLAGS_RF
         self.count += 1
-        return True
+        return ELSEWHERE
 
-    def _has_changed_to(self, level: int) -> None:
-        if level != self._level:
-            self._level, self._ring_3 = level, self._transfers.raw
+    def _change_level(self, level: int) -> None:
+        self._level, self._ring_3 = level, self._transfers.raw
+        self._view = self._space.present_view
 
     def _served(self, vector: int, error: int, eip: int, linear: int) -> int | None:
         """Deal with an exception; returns where the guest goes on, or None with nothing done.
@@ -170,19 +189,15 @@ class QuickExits:
             return eip + 1
         return None
 
-    def _served_in_run(self, eip: int) -> int | None:
-        """Deal with a #GP(0) that nobody is to hear of: CLI, STI and accesses to ports, which may have the run end.
+    def _served_in_run(self, opcode: int, eip: int) -> int | None:
+        """Deal with a #GP(0) that nobody is to hear of: STI and accesses to ports, which may have the run end.
         Returns where the guest goes on, or None with nothing done."""
         cpu = self._cpu
-        code = self._code(eip)
-        if not code or self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
+        if self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
             return None
-        opcode = code[0]
-        if opcode == _CLI:
-            cpu.eflags &= ~EFLAGS_IF
-            return eip + 1
         if opcode != _STI:
-            length = self._ports.answer(code)
+            code = self._code(eip)
+            length = self._ports.answer(code) if code else 0
             return eip + length if length else None
         if not cpu.interrupts:
             if self._guest.board.interrupts.pending:
@@ -193,7 +208,7 @@ class QuickExits:
 
     def handle(self) -> bool:
         """The guest is in a stub's HLT. True if all is done, and the processor stands before its next instruction."""
-        if self._is_calm and self.enabled:
+        if self._is_calm:
             self._space.follow_deferred()
         if not self._is_ordinary():
             return False
@@ -212,61 +227,59 @@ class QuickExits:
         self.count += 1
         return True
 
-    def trapped(self, eip: int) -> bool:
-        """The guest is about to execute a planted instruction, and the engine is in its run.
+    def _trapped(self, opcode: int, eip: int, esp: int, eflags: int) -> int:
+        """The guest is about to execute a planted instruction, in the engine's run: what `FirstLook` asks.
 
-        True if that is done, and the run goes on behind it.
+        In code of 32 bits, each PUSHF, POPF and IRET is planted.
         """
-        engine, cpu, space = self._engine, self._cpu, self._space
-        if engine is None or not self._is_plain or not self._is_ordinary():
-            return False
-        opcode = self._opcode(eip)
-        if opcode not in (_PUSHF, _POPF, _IRET) or self._look.in_shadow:
-            return False
-        if opcode == _IRET:
-            return self._return(engine, eip)
-        eflags = engine.read_register(EFLAGS_ID)
-        if eflags & EFLAGS_TF:
-            return False
-        flags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
+        if not self._is_plain or self._policy.handlers:
+            return REFUSED
+        space = self._space
+        if space.deferred_count.value or space.monitor.records or space.marked_code:
+            return REFUSED
         if opcode == _PUSHF:
-            esp = engine.stack_pointer - 4 & _WHOLE
-            at = space.place(esp, 4, space.present_view, write=True)
-            if at is None:
-                return False
-            self._ram[at : at + 4] = (flags & ~(EFLAGS_VM | EFLAGS_RF)).to_bytes(4, "little")
-            self._tell(PROTECTION, 0, eip, "pushfd", None)
+            done = self._push_flags(esp - 4 & _WHOLE, eflags)
+        elif opcode == _POPF:
+            done = self._pop_flags(esp, eflags)
+        elif opcode == _IRET and self._level == KERNEL:
+            done = self._transfers.iret(esp, eflags)
+            if self._look.side.value:
+                self._change_level(USER)
         else:
-            esp = engine.stack_pointer & _WHOLE
-            at = space.place(esp, 4, space.present_view)
-            if at is None:
-                return False
-            value = int.from_bytes(self._ram[at : at + 4], "little")
-            if value & EFLAGS_TF:  # who pops TF isn't in a hurry
-                return False
-            flags = popped(flags, value, self._level, 4)
-            engine.set_flags(flags & ~VIRTUAL_FLAGS | EFLAGS_IF)
-            self._tell(PROTECTION, 0, eip, "popfd", None)
-            esp = esp + 4 & _WHOLE
-        cpu.eflags = flags
-        cpu.set_shadow(False)
-        engine.stack_pointer = esp
-        engine.continue_at(eip + 1)
+            return REFUSED
+        if done == REFUSED:
+            return REFUSED
+        if self._listeners:
+            self._tell(PROTECTION, 0, eip, _NAMES[opcode], None)
         self.count += 1
-        return True
+        return done
 
-    def _return(self, engine: NativeEngine, eip: int) -> bool:
-        if self._level != KERNEL:
-            return False
-        went_on = self._transfers.iret()
-        if went_on is None:
-            return False
-        self._tell(PROTECTION, 0, eip, "iretd", None)
-        self._has_changed_to(self._cpu.cpl)
-        self._cpu.set_shadow(False)
-        engine.continue_at(went_on)
-        self.count += 1
-        return True
+    def _push_flags(self, esp: int, eflags: int) -> int:
+        at = self._stack.place(esp, 4, self._view, True)
+        if at < 0:
+            return REFUSED
+        cpu = self._cpu
+        cpu.all_eflags = flags = cpu.all_eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
+        _WORD.pack_into(self._ram, at, flags & ~(EFLAGS_VM | EFLAGS_RF))
+        self._look.esp.value = esp
+        return NEXT
+
+    def _pop_flags(self, esp: int, eflags: int) -> int:
+        at = self._stack.place(esp, 4, self._view, False)
+        if at < 0:
+            return REFUSED
+        value: int = _WORD.unpack_from(self._ram, at)[0]
+        if value & EFLAGS_TF:  # who pops TF isn't in a hurry
+            return REFUSED
+        cpu, look = self._cpu, self._look
+        before = cpu.all_eflags
+        flags = popped(before & _KEPT | eflags & ~VIRTUAL_FLAGS, value, self._level, 4)
+        if flags & ~before & EFLAGS_IF and self._guest.board.interrupts.pending:
+            return REFUSED
+        cpu.all_eflags = flags
+        look.flags.value = flags & ~VIRTUAL_FLAGS | EFLAGS_IF
+        look.esp.value = esp + 4 & _WHOLE
+        return NEXT
 
     def _opcode(self, eip: int) -> int:
         """The byte at EIP, which is its linear address; -1 where the mirror doesn't have it."""

@@ -4,20 +4,24 @@ Between a program and its kernel in flat 32-bit segments nothing changes but CS,
 the view. What the processor holds on either side is known from the last time that a guest was set down there in full
 (`resuming`), until a descriptor changes. What isn't exactly that - another gate, another stack segment, a page not at
 hand, NT or TF, data segments that the return would close - is left to `Exits`, with nothing done.
+
+A transfer that was made is a *known* one: it is made again as long as the guest's words that it depends on - gate,
+stack in the TSS - are what they were, and lie where they did. So it takes 3 Y (of an empty hook) of Python, not 12.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import capstone
 
+from hvproto.addresses import PAGE_SHIFT
+from hvproto.hypervisor.quick_places import LastPage
 from hvproto.hypervisor.sensitive import CodeKind
-from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
-from hvproto.processor.engine import EFLAGS_ID
-from hvproto.processor.first_look import FirstLook
+from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS, VirtualCpu
+from hvproto.processor.asking import ELSEWHERE, REFUSED
+from hvproto.processor.first_look import FirstLook, Side
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, SegmentRegister
 from hvproto.processor.settings import (
     EFER_LMA,
@@ -34,6 +38,7 @@ from hvproto.processor.settings import (
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
+    from hvproto.hypervisor.view import View
     from hvproto.processor.native import NativeEngine
 
 _GATE_SIZE = 8
@@ -44,23 +49,23 @@ _WHOLE = 0xFFFF_FFFF
 _ODD = EFLAGS_TF | EFLAGS_NT | EFLAGS_VM | EFLAGS_RF | EFLAGS_VIF | EFLAGS_VIP
 _RETURNABLE = 0x0024_7FD7 & ~_ODD
 """What IRET at ring 0 takes from the stack: the flags of POPF, AC, ID, IF and IOPL."""
-_DATA = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
-_SEGMENT_SIZE = 24
+_VIRTUAL, _REAL = VIRTUAL_FLAGS & ~EFLAGS_RF, ~VIRTUAL_FLAGS
+USER, KERNEL = 3, 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Level:
     """What the processor holds while the guest is at one level."""
 
-    code: Segment
-    stack: Segment
-    real_code: Segment
-    real_stack: Segment
-    raw: bytes
-    kind: CodeKind
+    __slots__ = ("address", "code", "held", "is_kernel", "kind", "side", "stack")
 
-
-USER, KERNEL = 3, 0
+    def __init__(self, cpu: VirtualCpu, kind: CodeKind, raw: bytes) -> None:
+        registers = SegmentRegister.CS, SegmentRegister.SS
+        self.code, self.stack = (cpu.segment(register) for register in registers)
+        real_code, real_stack = (cpu.loaded(register) for register in registers)
+        self.held = self.code, self.stack, real_code, real_stack
+        self.kind, self.is_kernel = kind, kind.guards_loads
+        self.side = Side(raw)
+        self.address = self.side.address
 
 
 class QuickTransfers:
@@ -69,29 +74,38 @@ class QuickTransfers:
     def __init__(self, guest: MirroredGuest, engine: NativeEngine, look: FirstLook) -> None:
         self._cpu = guest.cpu
         self._space = guest.space
+        self._interrupts = guest.board.interrupts
         self._ram = guest.machine.ram.view
+        self._words, self._halves = self._ram.cast("Q"), self._ram.cast("I")
+        self._protected = engine.deferred.protected
         self._engine = engine
         self._look = look
-        self._sides: dict[int, _Side] = {}
+        self._stack = LastPage(guest.space, engine.deferred)
+        self._levels: dict[int, _Level] = {}
         self._version = -1
-        self._closed_to_none = b""
-        """Data segments, raw, that a return to ring 3 leaves as they are."""
+        self._known: dict[int, tuple[int, ...]] = {}
+        """By vector, how a program calls its kernel: see `_learn`."""
+        self._are_tables_set = False
+        self._open: int = -1
+        """Data segments' selectors that a return to ring 3 leaves as they are, or -1."""
         self.raw = b""
         """CS and SS, hidden parts and all, after the last transfer to another ring."""
 
     def resuming(self) -> None:
-        """The processor has just been given the guest's state in full."""
+        """The processor has just been given the guest's state in full, which may be another."""
         cpu, space = self._cpu, self._space
+        self._known.clear()
+        self._are_tables_set = False
         if self._version != space.descriptors.version:
-            self._sides.clear()
-            self._closed_to_none = b""
+            self._levels.clear()
+            self._open = -1
             self._version = space.descriptors.version
         level = cpu.cpl
         code, stack, kind = cpu.segment(SegmentRegister.CS), cpu.segment(SegmentRegister.SS), space.kind
-        known = self._sides.get(level)
+        known = self._levels.get(level)
         if known is not None and known.code == code and known.stack == stack and known.kind == kind:
             return
-        self._sides.pop(level, None)
+        self._levels.pop(level, None)
         if (
             kind is None
             or kind.by_paragraphs
@@ -100,115 +114,151 @@ class QuickTransfers:
             or not all(_is_flat(segment, level) for segment in (code, stack))
         ):
             return
-        real_code, real_stack = (cpu.loaded(register) for register in (SegmentRegister.CS, SegmentRegister.SS))
-        raw = self._engine.ring_3_segments()
-        self._sides[level] = _Side(code, stack, real_code, real_stack, raw, kind)
+        self._levels[level] = _Level(cpu, kind, self._engine.ring_3_segments())
 
     # -- in ----------------------------------------------------------------------------------
 
-    def reflect(self, vector: int, level: int) -> bool:
-        """The guest stands behind an INT n at this level; True if it now stands before its own handler."""
+    def reflect(self, vector: int, level: int, back: int, old_esp: int) -> bool:
+        """The guest stands behind an INT n at this level; True if it now stands before its own handler.
+
+        ``back`` and ``old_esp`` are its EIP and ESP.
+        """
+        cpu, look = self._cpu, self._look
+        known = self._known.get(vector) if level == USER else None
+        if known is None:
+            return self._find(vector, level, back, old_esp)
+        view, halves = self._space.mirror.kernel, self._halves
+        changes, gate, gate_value, tss, new_esp, new_ss, frame_at, page, esp, eip, kept, user_code, user_stack = known
+        if (
+            view.changes != changes
+            or self._words[gate] != gate_value
+            or halves[tss] != new_esp
+            or halves[tss + 1] != new_ss
+            or self._protected[page]
+        ):
+            del self._known[vector]
+            return self._find(vector, level, back, old_esp)
+        flags = cpu.all_eflags & _VIRTUAL | look.flags.value & _REAL
+        if flags & _ODD:
+            return False
+        _OUTER.pack_into(self._ram, frame_at, back, user_code, flags, old_esp, user_stack)
+        self._change_level(self._levels[KERNEL])
+        cpu.all_eflags = flags & kept
+        look.eip.value = eip
+        look.esp.value = esp
+        return True
+
+    def _find(self, vector: int, level: int, back: int, old_esp: int) -> bool:
+        """The same with all that there is to be looked up."""
         cpu, look, ram, space = self._cpu, self._look, self._ram, self._space
         view = space.mirror.kernel
-        present, kernel = self._sides.get(level), self._sides.get(KERNEL)
+        present, kernel = self._levels.get(level), self._levels.get(KERNEL)
         table = cpu.idtr
         if present is None or kernel is None or vector * _GATE_SIZE + _GATE_SIZE - 1 > table.limit:
             return False
-        at = space.place(table.base + vector * _GATE_SIZE, _GATE_SIZE, view)
-        if at is None:
+        gate = space.place(table.base + vector * _GATE_SIZE, _GATE_SIZE, view)
+        if gate is None:
             return False
-        low, high = ram[at : at + 4], ram[at + 4 : at + 8]
+        low, high = ram[gate : gate + 4], ram[gate + 4 : gate + 8]
         kind = high[1]
         if kind & _GATE_BITS != _PRESENT_386_GATE or kind >> _GATE_DPL_SHIFT & 3 < level:
             return False
         if low[2] | low[3] << 8 != kernel.code.selector:
             return False
-        eflags = self._engine.read_register(EFLAGS_ID)
-        flags = cpu.eflags & VIRTUAL_FLAGS & ~EFLAGS_RF | eflags & ~VIRTUAL_FLAGS
+        flags = cpu.eflags & _VIRTUAL | look.flags.value & _REAL
         if flags & _ODD:
             return False
-        back = look.eip.value
+        eip = low[0] | low[1] << 8 | high[2] << 16 | high[3] << 24
+        kept = -1 if kind & _TRAP_GATE else ~EFLAGS_IF
         if level == KERNEL:
-            esp = look.esp.value - _INNER.size & _WHOLE
+            esp = old_esp - _INNER.size & _WHOLE
             at = space.place(esp, _INNER.size, view, write=True)
             if at is None:
                 return False
             _INNER.pack_into(ram, at, back, present.code.selector, flags)
         else:
-            at = space.place(cpu.tr.base + _STACK_IN_TSS, 8, view)
-            if at is None or cpu.tr.limit < _STACK_IN_TSS + 5 or not cpu.tr.system_type & 8:
+            tss = space.place(cpu.tr.base + _STACK_IN_TSS, 8, view)
+            if tss is None or cpu.tr.limit < _STACK_IN_TSS + 5 or not cpu.tr.system_type & 8:
                 return False
-            if ram[at + 4] | ram[at + 5] << 8 != kernel.stack.selector:
+            if ram[tss + 4] | ram[tss + 5] << 8 != kernel.stack.selector:
                 return False
-            esp = int.from_bytes(ram[at : at + 4], "little") - _OUTER.size & _WHOLE
+            esp = int.from_bytes(ram[tss : tss + 4], "little") - _OUTER.size & _WHOLE
             at = space.place(esp, _OUTER.size, view, write=True)
             if at is None:
                 return False
-            _OUTER.pack_into(ram, at, back, present.code.selector, flags, look.esp.value, present.stack.selector)
-            self._change_side(kernel)
-        if not kind & _TRAP_GATE:
-            flags &= ~EFLAGS_IF
-        cpu.eflags = flags
-        look.eip.value = low[0] | low[1] << 8 | high[2] << 16 | high[3] << 24
+            self._learn(vector, view, gate, tss, at, esp, eip, kept)
+            _OUTER.pack_into(ram, at, back, present.code.selector, flags, old_esp, present.stack.selector)
+            self._change_level(kernel)
+        cpu.eflags = flags & kept
+        look.eip.value = eip
         look.esp.value = esp
         return True
 
+    def _learn(self, vector: int, view: View, gate: int, tss: int, at: int, esp: int, eip: int, kept: int) -> None:
+        """Note a call from ring 3: what it depends on, where that lies in RAM, and what comes of it."""
+        if gate % 8 or tss % 4:
+            return
+        words, halves, user = self._words, self._halves, self._levels[USER]
+        self._known[vector] = (
+            view.changes, gate // 8, words[gate // 8], tss // 4, halves[tss // 4], halves[tss // 4 + 1],
+            at, at >> PAGE_SHIFT, esp, eip, kept, user.code.selector, user.stack.selector,
+        )  # fmt: skip
+
     # -- out ---------------------------------------------------------------------------------
 
-    def iret(self) -> int | None:
-        """The guest's kernel stands before an IRETD: EIP, once all else of it is done; None if nothing is."""
-        cpu, look, engine = self._cpu, self._look, self._engine
-        present = self._sides.get(KERNEL)
-        eflags = engine.read_register(EFLAGS_ID)
-        if present is None or cpu.nmi_blocked or (eflags & ~VIRTUAL_FLAGS | cpu.eflags & VIRTUAL_FLAGS) & _ODD:
-            return None
-        esp = look.esp.value
-        at = self._space.place(esp, _OUTER.size, self._space.mirror.kernel)
-        if at is None:
-            return None
+    def iret(self, esp: int, real_eflags: int) -> int:
+        """The guest's kernel stands before an IRETD: answers what `FirstLook` asks."""
+        cpu, look = self._cpu, self._look
+        present = self._levels.get(KERNEL)
+        eflags = cpu.all_eflags
+        if present is None or cpu.nmi_blocked or (real_eflags & _REAL | eflags & _VIRTUAL) & _ODD:
+            return REFUSED
+        at = self._stack.place(esp, _OUTER.size, self._space.mirror.kernel, False)
+        if at < 0:
+            return REFUSED
         eip, selector, flags, outer_esp, outer_stack = _OUTER.unpack_from(self._ram, at)
-        if flags & _ODD:
-            return None
+        if flags & _ODD or (flags & EFLAGS_IF and not eflags & EFLAGS_IF and self._interrupts.pending):
+            return REFUSED
         selector &= 0xFFFF
         if selector == present.code.selector:
             esp = esp + _INNER.size & _WHOLE
         else:
-            outer = self._sides.get(USER)
+            outer = self._levels.get(USER)
             if outer is None or selector != outer.code.selector or outer_stack & 0xFFFF != outer.stack.selector:
-                return None
-            if not self._leaves_data_segments():
-                return None
+                return REFUSED
+            if look.data_selectors.value != self._open and not self._leaves_data_segments():
+                return REFUSED
             esp = outer_esp
-            self._change_side(outer)
+            self._change_level(outer)
         flags = flags & _RETURNABLE | EFLAGS_FIXED
-        engine.set_flags(flags & ~VIRTUAL_FLAGS | EFLAGS_IF)
-        cpu.eflags = flags
+        look.flags.value = flags & _REAL | EFLAGS_IF
+        cpu.all_eflags = flags
         look.esp.value = esp
-        return int(eip)
+        look.eip.value = eip
+        return ELSEWHERE
 
     def _leaves_data_segments(self) -> bool:
         """Whether a return to ring 3 leaves ES, DS, FS and GS alone: each is open there, or null."""
-        raw = self._look.segments()
-        data = b"".join(raw[_SEGMENT_SIZE * register :][:_SEGMENT_SIZE] for register in _DATA)
-        if data == self._closed_to_none:
-            return True
-        for register in _DATA:
-            selector = int.from_bytes(raw[_SEGMENT_SIZE * register :][:2], "little")
+        selectors = self._look.data_selectors.value
+        for selector in struct.unpack("<4H", selectors.to_bytes(8, "little")):
             if selector & TABLE_INDICATOR:
                 return False
             if selector & ~RPL_MASK and self._space.descriptors.level_of(selector >> 3) != USER:
                 return False
-        self._closed_to_none = data
+        self._open = selectors
         return True
 
     # -- both --------------------------------------------------------------------------------
 
-    def _change_side(self, side: _Side) -> None:
-        self.raw = side.raw
-        self._engine.load_ring_3_segments(side.raw)
-        self._cpu.note_loaded(side.code, side.stack, side.real_code, side.real_stack)
-        root, table = self._space.change_view(side.kind, kernel=side.kind.guards_loads)
-        self._look.load_tables(root, table)
+    def _change_level(self, level: _Level) -> None:
+        if not self._are_tables_set:
+            for one in self._levels.values():
+                one.side.set_tables(*self._space.tables_of(kernel=one.is_kernel))
+            self._are_tables_set = True
+        self.raw = level.side.segments
+        self._look.side.value = level.address
+        self._cpu.note_loaded(level.held)
+        self._space.note_view(level.kind, level.is_kernel)
 
 
 def _is_flat(segment: Segment, level: int) -> bool:

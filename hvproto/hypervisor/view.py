@@ -74,6 +74,8 @@ class View:
         self._pool = pool
         self._wraps = wraps
         self.root = pool.allocate()
+        self.changes = 0
+        """Goes up with every change to an entry that was present: what was read of such entries before may be wrong."""
         self._tables: dict[int, HPA] = {}
         """By slot number (linear bits 21 to 47)."""
         self._levels: tuple[dict[int, _Upper], ...] = ({}, {}, {0: _Upper(self.root)})
@@ -92,6 +94,8 @@ class View:
         at = (table >> 3) + (page & _INDEX)
         old = self._words[at]
         self._words[at] = entry
+        if old & P:
+            self.changes += 1
         return old
 
     def exchange(self, page: int, entry: int) -> int:
@@ -102,6 +106,8 @@ class View:
         at = (table >> 3) + (page & _INDEX)
         old = self._words[at]
         self._words[at] = entry
+        if old & P:
+            self.changes += 1
         return old
 
     def get(self, linear: int) -> int:
@@ -120,6 +126,7 @@ class View:
 
     def put(self, page: int, entries: Entries64) -> None:
         """Write the entries for pages in a row from a page number on: as `set` does one by one."""
+        self.changes += 1
         end = page + len(entries)
         for slot in range(page >> SLOT_SHIFT, end + _INDEX >> SLOT_SHIFT):
             start = slot << SLOT_SHIFT
@@ -134,6 +141,7 @@ class View:
 
     def store(self, slots: Sequence[int], rows: Entries64) -> None:
         """Write whole page tables: one row of 512 entries for each of the (distinct) slots."""
+        self.changes += 1
         used: list[bool] = np.any(rows, axis=1).tolist()
         if not all(used):
             for slot, needed in zip(slots, used, strict=True):
@@ -147,6 +155,7 @@ class View:
 
     def clear(self, linear: int, size: int) -> None:
         """Forget the guest's entries in a range; those of the region stay. Costs what the view has there."""
+        self.changes += 1
         first = linear >> PAGE_SHIFT & PAGES - 1
         end = first + (size >> PAGE_SHIFT)
         for slot in self._slots(first >> SLOT_SHIFT, end + _INDEX >> SLOT_SHIFT):
@@ -166,6 +175,7 @@ class View:
 
     def release(self) -> None:
         """Give everything back; the view is empty from now on, and has no root."""
+        self.changes += 1
         for frame in self._tables.values():
             self._pool.release(frame)
         for level in self._levels:

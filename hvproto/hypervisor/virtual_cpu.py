@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
 RSP = 4
+_CS, _SS = SegmentRegister.CS, SegmentRegister.SS
 DATA_REGISTERS = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
 VIRTUAL_FLAGS = EFLAGS_IF | EFLAGS_IOPL | EFLAGS_VM | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_RF
 """Of EFLAGS: what the real processor has otherwise than the guest."""
@@ -99,7 +100,8 @@ class VirtualCpu(Cpu):
         self._cr2 = 0
         self._eip = 0
         self._esp = 0
-        self._eflags = EFLAGS_FIXED
+        self.all_eflags = EFLAGS_FIXED
+        """`eflags`, for who is in a hurry (`quick_exits`) and sees to the bits that are fixed."""
         self._segments = dict.fromkeys(SegmentRegister, NULL_SEGMENT)
         self._loaded: dict[SegmentRegister, Segment] = {}
         """What the real processor was given for a segment register, or was last found to hold."""
@@ -139,7 +141,7 @@ class VirtualCpu(Cpu):
     def _take(self, eip: int, esp: int, eflags: int, ss: int) -> None:
         # The processor reports its faults with RF set; in what a reflected one reports, delivery sets it again.
         self._eip, self._esp = eip, esp
-        self._eflags = self._eflags & (VIRTUAL_FLAGS & ~EFLAGS_RF) | eflags & ~VIRTUAL_FLAGS
+        self.all_eflags = self.all_eflags & (VIRTUAL_FLAGS & ~EFLAGS_RF) | eflags & ~VIRTUAL_FLAGS
         self._shadow = False
         self._unseen.update(DATA_REGISTERS)
         if ss != self._loaded[SegmentRegister.SS].selector:
@@ -168,18 +170,18 @@ class VirtualCpu(Cpu):
         real.set_segments(changed)
         real.eip = self._eip
         real.set_gpr(RSP, self._esp)
-        real.eflags = self._eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF
+        real.eflags = self.all_eflags & ~(VIRTUAL_FLAGS & ~EFLAGS_RF) | EFLAGS_IF
 
     def loaded(self, register: SegmentRegister) -> Segment:
         """What the real processor was given for a segment register by the last `store`."""
         return self._loaded[register]
 
-    def note_loaded(self, code: Segment, stack: Segment, real_code: Segment, real_stack: Segment) -> None:
+    def note_loaded(self, held: tuple[Segment, Segment, Segment, Segment]) -> None:
         """The real processor has been given CS and SS by somebody else: what the guest's are, and what it holds."""
-        registers = SegmentRegister.CS, SegmentRegister.SS
-        self._segments.update(zip(registers, (code, stack), strict=True))
-        self._loaded.update(zip(registers, (real_code, real_stack), strict=True))
-        self._unseen.update(DATA_REGISTERS)
+        segments, loaded = self._segments, self._loaded
+        segments[_CS], segments[_SS], loaded[_CS], loaded[_SS] = held
+        if len(self._unseen) < len(DATA_REGISTERS):
+            self._unseen.update(DATA_REGISTERS)
 
     def _deprivileged(self, register: SegmentRegister) -> Segment:
         """A segment register as ring 3 has it: the same in all that a program can see."""
@@ -198,7 +200,7 @@ class VirtualCpu(Cpu):
         selector = real.selector
         if not selector & ~RPL_MASK:
             return Segment(selector, real.base)
-        if not self.is_protected or self._eflags & EFLAGS_VM:
+        if not self.is_protected or self.all_eflags & EFLAGS_VM:
             return v86_segment(selector)
         descriptor = self.peek_descriptor(selector)
         if descriptor is not None:
@@ -230,16 +232,16 @@ class VirtualCpu(Cpu):
 
     @property
     def eflags(self) -> int:
-        return self._eflags
+        return self.all_eflags
 
     @eflags.setter
     def eflags(self, value: int) -> None:
-        self._eflags = value & 0x3F_7FD7 | EFLAGS_FIXED
+        self.all_eflags = value & 0x3F_7FD7 | EFLAGS_FIXED
 
     @property
     def interrupts(self) -> bool:
         """The guest's IF."""
-        return bool(self._eflags & EFLAGS_IF)
+        return bool(self.all_eflags & EFLAGS_IF)
 
     @property
     def cr2(self) -> int:
@@ -253,7 +255,7 @@ class VirtualCpu(Cpu):
     def cpl(self) -> int:
         if not self.is_protected:
             return 0
-        return 3 if self._eflags & EFLAGS_VM else self._segments[SegmentRegister.SS].dpl
+        return 3 if self.all_eflags & EFLAGS_VM else self._segments[SegmentRegister.SS].dpl
 
     @property
     def in_kernel(self) -> bool:
@@ -268,7 +270,7 @@ class VirtualCpu(Cpu):
     @property
     def by_paragraphs(self) -> bool:
         """Real or virtual-8086 mode: a selector is a base divided by 16."""
-        return not self.is_protected or bool(self._eflags & EFLAGS_VM)
+        return not self.is_protected or bool(self.all_eflags & EFLAGS_VM)
 
     # -- segments ----------------------------------------------------------------------------
 

@@ -172,7 +172,8 @@ class DeferredStores:
         self.block = (ctypes.c_uint64 * (_RECORDS + _WORDS * CAPACITY))()
         self.block[_PAGES], self.block[_RAM], self.block[_RAM_SIZE] = ctypes.addressof(self.pages), address, len(ram)
         self.block[_PROTECTED] = ctypes.addressof(self.protected)
-        self._count = ctypes.c_uint64.from_buffer(self.block)
+        self.count = ctypes.c_uint64.from_buffer(self.block)
+        """A cell: how many stores wait."""
         self._follower: Follower | None = None
 
     def ask_otherwise(self, hook: int) -> None:
@@ -200,7 +201,7 @@ class DeferredStores:
                 return False
             self._ram[physical : physical + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
             return True
-        count = self._count.value
+        count = self.count.value
         if not entry or (physical & entry - 1) + size > entry:
             return False
         value &= (1 << 8 * size) - 1
@@ -214,20 +215,20 @@ class DeferredStores:
         self._ram[physical : physical + size] = value.to_bytes(size, "little")
         at = _RECORDS + _WORDS * count
         self.block[at], self.block[at + 1], self.block[at + 2] = physical, size, value
-        self._count.value = count + 1
+        self.count.value = count + 1
         return True
 
     @property
     def waits(self) -> bool:
         """Whether a store does."""
-        return bool(self._count.value)
+        return bool(self.count.value)
 
     def take_ranges(self) -> list[tuple[int, int, None]]:
         """As `take`, but for each page only (physical address, size, None) of a range that covers all stores there."""
-        count = self._count.value
+        count = self.count.value
         if not count:
             return []
-        self._count.value = 0
+        self.count.value = 0
         records = np.frombuffer(memoryview(self.block), np.uint64)[_RECORDS : _RECORDS + _WORDS * count].reshape(
             count, _WORDS
         )
@@ -240,10 +241,10 @@ class DeferredStores:
 
     def take(self) -> list[tuple[int, int, int]]:
         """(physical address, size, value) of each store that has waited, in order; none waits any longer."""
-        count = self._count.value
+        count = self.count.value
         if not count:
             return []
-        self._count.value = 0
+        self.count.value = 0
         words = self.block[_RECORDS : _RECORDS + _WORDS * count]
         return [
             (physical, size, value & (1 << 8 * size) - 1)

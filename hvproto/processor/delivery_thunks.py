@@ -9,19 +9,17 @@ the engine before anything has changed, and Python delivers.
 from __future__ import annotations
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.asking import ask
 from hvproto.processor.control_block import (
-    CTL_ASK,
     CTL_COUNTS,
     CTL_CPU,
     CTL_CR2,
-    CTL_DEADLINE,
     CTL_DELIVERING,
     CTL_ENV,
     CTL_ERROR,
     CTL_LEFT,
     CTL_LENGTH,
     CTL_NOT_CANONICAL,
-    CTL_NOW,
     CTL_PREFIXES,
     CTL_SEEN_CODE,
     CTL_SEEN_STACK,
@@ -41,7 +39,7 @@ from hvproto.processor.settings import (
     EFLAGS_RF,
     EFLAGS_VM,
 )
-from hvproto.processor.state import SUMMARY_CPL, SUMMARY_LONG
+from hvproto.processor.state import SUMMARY_LONG
 
 
 def _plain_gate(control: str, vector: int) -> str:
@@ -132,36 +130,6 @@ def _load(function: str, address: str) -> str:
 """
 
 
-def _ask(refused: str) -> str:
-    """Ask who has asked for it (`first_look`), and return from the hook if he has done all that the event needs.
-
-    Else he has done nothing. Where the run is to end at the next block, nobody is asked: the handler would be that
-    block. ``refused`` makes the labels' names.
-    """
-    return f"""
-    mov rax, qword ptr [rbx + {CTL_ASK}]
-    test rax, rax
-    jz {refused}_unasked
-    mov ecx, dword ptr [r12 + {at.ENV_SUMMARY}]
-    and ecx, {SUMMARY_CPL}
-    cmp ecx, {SUMMARY_CPL}
-    jne {refused}_unasked
-    mov rcx, qword ptr [rbx + {CTL_NOW}]
-    cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
-    jae {refused}_unasked
-    call rax
-    test eax, eax
-    jz {refused}
-    mov dword ptr [rbx + {CTL_DELIVERING}], 0
-    mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
-    {RESTORE}
-    ret
-{refused}:
-    mov esi, dword ptr [rbx + {CTL_VECTOR}]
-{refused}_unasked:
-"""
-
-
 # What goes wrong during a delivery, the engine doesn't report by the book: no EXT bit, #TS for an absent stack.
 # It has changed nothing yet but memory below the new stack pointer: the event goes to Python, which delivers it anew.
 # (Missing memory makes the exception itself come back, as if it were nested; `failure` is set then.)
@@ -182,7 +150,7 @@ INTERRUPT = f"""
     cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
     je ask_later
 ask:
-    {_ask("refused")}
+    {ask("refused")}
 ask_later:
     mov dword ptr [rbx + {CTL_DELIVERING}], 1
     mov r13, qword ptr [r12 + {at.ENV_EIP}]
@@ -262,7 +230,7 @@ two_bytes:
     bt dword ptr [rbx + {CTL_UPDATES_0F}], eax
     jc leave
 explained:
-    {_ask("fault_refused")}
+    {ask("fault_refused")}
     jmp fault
 
 software:

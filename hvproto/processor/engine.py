@@ -177,6 +177,7 @@ class Engine(ABC):
         # One for all addresses: translated code may call it directly, also when the hook is long gone.
         self._call_watched = self._callback(uc_const.UC_HOOK_CODE, self._on_watched)
         self._call_trap = self._callback(uc_const.UC_HOOK_CODE, self._on_trap)
+        self._trap_hook: Any = self._call_trap
         self.deferred = DeferredStores(ram, ctypes.addressof(self._buffer))
         self._store_hook = self.hook(uc_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_store)
         self.hook(
@@ -474,7 +475,7 @@ class Engine(ABC):
         address - there are two views of a guest, and other guests - shares the trap.
         """
         if address not in self._traps:
-            self._traps[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._call_trap, address, address)
+            self._traps[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._trap_hook, address, address)
         self._planters[address] = self._planters.get(address, 0) + 1
 
     def is_planted(self, address: int) -> bool:

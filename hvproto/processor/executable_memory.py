@@ -8,12 +8,15 @@ from functools import cache
 
 import keystone
 
+_SIZE = 16384
+"""Bytes; pages that nothing is put in take no memory."""
+
 
 class ExecutableMemory:
     """Executable memory with thunks in it; it must outlive the engine that calls them."""
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, 8192, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._page = mmap.mmap(-1, _SIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._free = 0
 

@@ -67,7 +67,7 @@ KEPT_ELSEWHERE = 0xCD5
 """The arithmetic flags and DF: a hook on an instruction leaves old values of them in the engine's EFLAGS."""
 
 
-def _compute_eflags() -> str:
+def compute_eflags() -> str:
     """To R15: the flags register, of which the engine keeps the arithmetic flags in the form of their operands."""
     return f"""
     mov rdi, qword ptr [r12 + {at.ENV_CC_DST}]
@@ -351,7 +351,7 @@ FAST_DELIVERY = f"""
     cmp dword ptr [rbx + {CTL_ONLY_SLOW}], 0
     jne slow
     {_check_state()}
-    {_compute_eflags()}
+    {compute_eflags()}
     mov r8, qword ptr [r12 + {at.ENV_TLB_MASK}]
     mov r9, qword ptr [r12 + {at.ENV_TLB_TABLE}]
     {_load_gate(CTL_VECTOR, CTL_LENGTH)}

@@ -23,6 +23,7 @@ from hvproto.errors import EngineError
 from hvproto.processor import block_beginnings, delivery_thunks, run_thunks
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
+from hvproto.processor.asking import ASK_TRAP
 from hvproto.processor.deferred_stores import DEFER_STORE
 from hvproto.processor.engine import (
     CONTROL_IDS,
@@ -156,6 +157,8 @@ class NativeEngine(Engine):
             "page_walk": at.address_of("x86_cpu_tlb_fill_x86_64"),
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
+            "flush_tlb": at.address_of("tlb_flush_x86_64"),
+            "leave_block": at.address_of("cpu_loop_exit_noexc_x86_64"),
             "compute_flags": at.address_of("helper_cc_compute_all_x86_64"),
             "sync_bounds": at.address_of("cpu_sync_bndcs_hflags_x86_64"),
             "invalidate": at.address_of("tb_invalidate_phys_page_fast_x86_64"),
@@ -167,12 +170,14 @@ class NativeEngine(Engine):
             "look_for_stop": at.address_of("helper_check_exit_request_x86_64"),
             "in_callback": ctypes.cast(self._in, ctypes.c_void_p).value or 0,
             "out_callback": ctypes.cast(self._out, ctypes.c_void_p).value or 0,
+            "trap_callback": ctypes.cast(self._call_trap, ctypes.c_void_p).value or 0,
         }
         port_in = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx"), "rcx", "{in_callback}")
         port_out = run_thunks.port_thunk(("rdi", "rsi", "rdx", "rcx", "r8"), "r8", "{out_callback}")
         self._code = ExecutableMemory()
         self._on_block = on_block = self._code.add(run_thunks.BLOCK, names)
         self._block_hook.value = on_block * block_beginnings.install()
+        self._trap_hook = ctypes.c_void_p(self._code.add(ASK_TRAP, names))
         hooks = (
             (uc_const.UC_HOOK_INTR, self._code.add(delivery_thunks.INTERRUPT, names), None),
             (uc_const.UC_HOOK_INSN_INVALID, self._code.add(delivery_thunks.INVALID, names), None),
@@ -304,19 +309,6 @@ class NativeEngine(Engine):
     @property
     def cr2(self) -> int:
         return self._cr2.value
-
-    @property
-    def stack_pointer(self) -> int:
-        """RSP."""
-        return self._rsp.value
-
-    @stack_pointer.setter
-    def stack_pointer(self, value: int) -> None:
-        self._rsp.value = value
-
-    def continue_at(self, eip: int) -> None:
-        """In a hook on an instruction: leave the basic block, and go on there."""
-        super().write_register(EIP_ID, eip)
 
     def set_flags(self, eflags: int) -> None:
         super().write_register(EFLAGS_ID, eflags)

@@ -16,6 +16,8 @@ class SegmentRegister(IntEnum):
     FS = 4
     GS = 5
 
+    __hash__ = int.__hash__  # that of its name is computed in Python, each time
+
 
 # Bits of ``Segment.attributes``: those of the descriptor's high doubleword, in place.
 TYPE_SHIFT = 8

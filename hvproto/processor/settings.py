@@ -27,6 +27,8 @@ class Setting(IntEnum):
     CR4 = 7
     EFER = 8
 
+    __hash__ = int.__hash__  # that of its name is computed in Python, each time
+
     @property
     def kind(self) -> type[int] | type[TableRegister] | type[Segment]:
         """The type of this setting's value."""

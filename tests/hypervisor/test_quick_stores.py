@@ -151,7 +151,7 @@ def _run(image: Image, engine: str, *, quick: bool, listened_to: bool) -> tuple[
     """A guest to its end, and all that there is to see of it: mirrors, memory, time, size of the pool."""
     stage = Stage(image, engine, pool_pages=200)
     if not listened_to:
-        stage.bus.unsubscribe(stage.bus._subscribers[0])
+        stage.bus.unsubscribe(stage.bus.subscribers[0])
     space = stage.guest.space
     space.quick_stores.enabled = quick
     status = stage.run(LIMIT)

@@ -1,0 +1,194 @@
+"""The machine code that asks Python about an event of ring 3, and carries out what it says (`first_look`).
+
+Python finds all that it needs in the control block and in the processor's state, and leaves there what is to become of
+it: so there is no call from it into the engine. Each would take as long as all that it decides.
+"""
+
+from __future__ import annotations
+
+from hvproto.processor import private_layout as at
+from hvproto.processor.control_block import (
+    CTL_ASK,
+    CTL_ASK_CYCLES,
+    CTL_ASK_TRAP,
+    CTL_CPU,
+    CTL_DATA_SELECTORS,
+    CTL_DEADLINE,
+    CTL_DELIVERING,
+    CTL_ENV,
+    CTL_ERROR,
+    CTL_FLAGS,
+    CTL_NOT_CANONICAL,
+    CTL_NOW,
+    CTL_SIDE,
+    CTL_VECTOR,
+)
+from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
+from hvproto.processor.segments import SegmentRegister
+from hvproto.processor.settings import EFLAGS_TF
+from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
+
+SIDE_SIZE = 2 * SEGMENT_CACHE.size + 16
+"""What changes with the ring: CS and SS, hidden parts and all, CR3, and the GDT's base."""
+REFUSED, NEXT, ELSEWHERE = range(3)
+"""What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte; or at EIP."""
+SOFTWARE, NOT_ALLOWED = 0x100, 0x200
+"""What is asked about, if not an exception by its vector: INT n | n, and a #GP(0) | the instruction's first byte."""
+_PROTECTION, _IRET = 13, 0xCF
+_CC_OP_EFLAGS = 1
+"""The arithmetic flags are as they stand in the source operand."""
+_ARITHMETIC, _DIRECTION = 0x8D5, 0x400
+
+
+def _check_ring_3(otherwise: str) -> str:
+    """To there unless this is ring 3, with no single step and interrupts not held off. R12 is the processor state."""
+    return f"""
+    mov ecx, dword ptr [r12 + {at.ENV_SUMMARY}]
+    and ecx, {SUMMARY_CPL | SUMMARY_SHADOW}
+    cmp ecx, {SUMMARY_CPL}
+    jne {otherwise}
+    test dword ptr [r12 + {at.ENV_EFLAGS}], {EFLAGS_TF}
+    jnz {otherwise}
+"""
+
+
+def ask(name: str) -> str:
+    """Ask about an exception or INT n that is about to be delivered; return from the hook if Python has done all.
+
+    Else it has done nothing. Where the run is to end at the next block, nobody is asked: the handler would be that
+    block. RBX is the control block, R12 env; R13 to R15 are free. ``name`` makes the labels' names.
+    """
+    return f"""
+    cmp qword ptr [rbx + {CTL_ASK}], 0
+    je {name}_unasked
+    {_check_ring_3(f"{name}_unasked")}
+    mov rcx, qword ptr [rbx + {CTL_NOW}]
+    cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
+    jae {name}_unasked
+    mov r14d, dword ptr [rbx + {CTL_VECTOR}]
+    mov r13, qword ptr [rbx + {CTL_ASK_CYCLES}]
+    cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
+    jne {name}_software
+    mov r13, qword ptr [rbx + {CTL_ASK_CYCLES + 8}]
+    cmp r14d, {_PROTECTION}
+    jne {name}_known
+    mov eax, dword ptr [rbx + {CTL_ERROR}]
+    or eax, dword ptr [rbx + {CTL_NOT_CANONICAL}]
+    or rax, qword ptr [r12 + {at.ENV_CS_BASE}]
+    jnz {name}_known
+    mov rdi, r12
+    mov rsi, qword ptr [r12 + {at.ENV_EIP}]
+    movabs rax, {{load_code_byte}}
+    call rax
+    movzx r14d, al
+    or r14d, {NOT_ALLOWED}
+    jmp {name}_known
+{name}_software:
+    or r14d, {SOFTWARE}
+    {_tell_flags()}
+{name}_known:
+    add qword ptr [rbx + {CTL_NOW}], r13
+    mov edi, r14d
+    mov esi, dword ptr [rbx + {CTL_ERROR}]
+    mov rdx, qword ptr [r12 + {at.ENV_EIP}]
+    mov rcx, qword ptr [r12 + {at.ENV_ESP}]
+    call qword ptr [rbx + {CTL_ASK}]
+    test eax, eax
+    jz {name}
+    {_go_on(name)}
+    mov dword ptr [rbx + {CTL_DELIVERING}], 0
+    mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
+    {RESTORE}
+    ret
+{name}:
+    sub qword ptr [rbx + {CTL_NOW}], r13
+    mov esi, dword ptr [rbx + {CTL_VECTOR}]
+{name}_unasked:
+"""
+
+
+def _tell_flags() -> str:
+    """EFLAGS to the control block."""
+    return compute_eflags() + f"mov dword ptr [rbx + {CTL_FLAGS}], r15d\n"
+
+
+def _go_on(name: str) -> str:
+    """EIP behind an instruction of one byte, if that is the answer in EAX, and the other side, if it was asked for."""
+    lines = [f"cmp eax, {NEXT}", f"jne {name}_elsewhere", f"inc qword ptr [r12 + {at.ENV_EIP}]", f"{name}_elsewhere:"]
+    lines += [f"mov rsi, qword ptr [rbx + {CTL_SIDE}]", "test rsi, rsi", f"jz {name}_stays"]
+    lines.append(f"mov qword ptr [rbx + {CTL_SIDE}], 0")
+    places = [at.ENV_CS_SELECTOR + 8 * word for word in range(2 * SEGMENT_CACHE.size // 8)]
+    for word, place in enumerate((*places, at.ENV_CR3, at.ENV_GDT_BASE)):
+        lines += [f"mov rax, qword ptr [rsi + {8 * word}]", f"mov qword ptr [r12 + {place}], rax"]
+    lines += [f"mov rdi, qword ptr [rbx + {CTL_CPU}]", "movabs rax, {flush_tlb}", "call rax", f"{name}_stays:"]
+    return "\n".join(lines) + "\n"
+
+
+def _tell_data_selectors() -> str:
+    registers = SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES
+    lines = ["xor eax, eax"]
+    for register in registers:
+        place = at.ENV_SEGMENTS + SEGMENT_CACHE.size * register
+        lines += ["shl rax, 16", f"movzx ecx, word ptr [r12 + {place}]", "or rax, rcx"]
+    return "\n".join(lines) + f"\nmov qword ptr [rbx + {CTL_DATA_SELECTORS}], rax\n"
+
+
+# A hook on an instruction at which a trap is planted: what Python has done, the engine goes on behind, by the way that
+# exceptions take. Through the binding's hook and a write of EIP, it takes 8 us; so, 1. EIP is elsewhere where another
+# hook on the same instruction has done it.
+ASK_TRAP = f"""
+    {SAVE}
+    push rdi
+    push rsi
+    push rdx
+    sub rsp, 8
+    movabs rbx, {{control}}
+    cmp qword ptr [rbx + {CTL_ASK_TRAP}], 0
+    je otherwise
+    mov r12, qword ptr [rbx + {CTL_ENV}]
+    {_check_ring_3("otherwise")}
+    cmp rsi, qword ptr [r12 + {at.ENV_EIP}]
+    jne otherwise
+    mov rdi, r12
+    movabs rax, {{load_code_byte}}
+    call rax
+    movzx r14d, al
+    {_tell_flags()}
+    cmp r14d, {_IRET}
+    jne has_data
+    {_tell_data_selectors()}
+has_data:
+    mov edi, r14d
+    mov rsi, qword ptr [r12 + {at.ENV_EIP}]
+    mov rdx, qword ptr [r12 + {at.ENV_ESP}]
+    mov ecx, r15d
+    call qword ptr [rbx + {CTL_ASK_TRAP}]
+    test eax, eax
+    jz otherwise
+    mov r13d, eax
+    mov eax, dword ptr [rbx + {CTL_FLAGS}]
+    mov dword ptr [r12 + {at.ENV_EFLAGS}], eax
+    mov ecx, eax
+    and ecx, {_ARITHMETIC}
+    mov qword ptr [r12 + {at.ENV_CC_SRC}], rcx
+    mov dword ptr [r12 + {at.ENV_CC_OP}], {_CC_OP_EFLAGS}
+    and eax, {_DIRECTION}
+    neg eax
+    sbb eax, eax
+    or eax, 1
+    mov dword ptr [r12 + {at.ENV_DF}], eax
+    mov eax, r13d
+    {_go_on("trap")}
+    mov rdi, qword ptr [rbx + {CTL_CPU}]
+    movabs rax, {{leave_block}}
+    call rax
+otherwise:
+    add rsp, 8
+    pop rdx
+    pop rsi
+    pop rdi
+    {RESTORE}
+    xor ecx, ecx
+    movabs rax, {{trap_callback}}
+    jmp rax
+"""
