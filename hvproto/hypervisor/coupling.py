@@ -70,9 +70,9 @@ class Coupling:
         """
         if self._decoupled:
             raise RuntimeError("the host is decoupled already")
-        processor, now = self.processor, self.processor.now
         if self._decouple_at_once(replacements, exchange):
             return
+        processor, now = self.processor, self.processor.now
         order = tuple(setting for setting in _LOAD_ORDER if setting in replacements)
         old = {setting: processor.read_setting(setting) for setting in sorted(order)}
         saved = self.save_area.save(old)
@@ -103,9 +103,9 @@ class Coupling:
         """
         if not self._decoupled:
             raise RuntimeError("the host is coupled already")
-        processor, now = self.processor, self.processor.now
         if self._recouple_at_once(reason, temporary, exchange):
             return
+        processor, now = self.processor, self.processor.now
         records = self.save_area.load(self._decoupled[::-1])
         old = {setting: processor.read_setting(setting) for setting in records}
         exchange()
@@ -119,7 +119,7 @@ class Coupling:
         self._bus.emit(events.Recoupled(now, reason, temporary))
 
     # -- all settings at once ----------------------------------------------------------------
-    # Setting by setting, the two together take some 250 empty Python hooks; at once, 8. Not where somebody listens to
+    # Setting by setting, the two together take some 250 empty Python hooks; at once, 5. Not where somebody listens to
     # the settings: then each is told where it is done.
 
     def _decouple_at_once(self, replacements: Mapping[Setting, Replacement], exchange: Callable[[], None]) -> bool:
@@ -127,7 +127,8 @@ class Coupling:
         bus, bulk, area = self._bus, self.processor.engine.bulk, self.save_area
         if bulk is None or len(replacements) != len(_LOAD_ORDER):
             return False
-        if bus.wants(events.SettingSaved) or bus.wants(events.SettingReplaced):
+        heard = bool(bus.subscribers)
+        if heard and bus.wants_any(events.SettingSaved, events.SettingReplaced):
             return False
         bulk.save(area.records)
         area.note_all()
@@ -135,7 +136,7 @@ class Coupling:
         if known != replacements:
             records = pack_all({setting: new.value for setting, new in replacements.items()})
             self._packed = dict(replacements), records
-        wanted = bus.wants(events.Decoupled)
+        wanted = heard and bus.wants(events.Decoupled)
         now, host_eip = (self.processor.now, self.processor.eip) if wanted else (0, 0)
         exchange()
         if not bulk.load_packed(records):
@@ -150,9 +151,12 @@ class Coupling:
     def _recouple_at_once(self, reason: str, temporary: bool, exchange: Callable[[], None]) -> bool:
         """False, and nothing done, where it has to be done setting by setting."""
         bus, bulk, area = self._bus, self.processor.engine.bulk, self.save_area
-        if bulk is None or self._decoupled is not _LOAD_ORDER or bus.wants(events.SettingRestored) or not area.has_all:
+        if bulk is None or self._decoupled is not _LOAD_ORDER or not area.has_all:
             return False
-        wanted = bus.wants(events.Recoupled)
+        heard = bool(bus.subscribers)
+        if heard and bus.wants(events.SettingRestored):
+            return False
+        wanted = heard and bus.wants(events.Recoupled)
         now = self.processor.now if wanted else 0
         exchange()
         if not bulk.load(area.records):

@@ -19,9 +19,9 @@ HEADER = struct.Struct("<IIII")
 CAPACITY = 64
 SIZE = HEADER.size + CAPACITY * RECORD.size
 _ALL = tuple(Setting)
-_IDENTIFICATIONS = struct.Struct(HEADER.format + "I20x" * len(_ALL))
-_WITH_ALL = (MAGIC, len(_ALL), 0, 0, *_ALL)
-_HEADER_OF_ALL = HEADER.pack(*_WITH_ALL[:4])
+_IDENTIFICATIONS = memoryview(struct.pack(f"{len(_ALL)}I", *_ALL)).cast("I")
+_HEADER_OF_ALL = memoryview(HEADER.pack(MAGIC, len(_ALL), 0, 0)).cast("I")
+_WORD = 4
 
 
 class SaveAreaError(HvprotoError):
@@ -36,6 +36,9 @@ class SaveArea:
         self.place = place
         self.records = self._place(0)
         """Where the first record lies."""
+        words = ram.cast("I")
+        self._header = words[place // _WORD : self.records // _WORD]
+        self._identifications = words[self.records // _WORD :: RECORD.size // _WORD][: len(_ALL)]
         self.clear()
 
     def clear(self) -> None:
@@ -58,12 +61,12 @@ class SaveArea:
 
     def note_all(self) -> None:
         """Somebody has put a record of every setting there, in the order of identification."""
-        self._ram[self.place : self.records] = _HEADER_OF_ALL
+        self._header[:] = _HEADER_OF_ALL
 
     @property
     def has_all(self) -> bool:
         """Whether a record of every setting is there, in the order of identification."""
-        return _IDENTIFICATIONS.unpack_from(self._ram, self.place) == _WITH_ALL
+        return self._header == _HEADER_OF_ALL and self._identifications == _IDENTIFICATIONS
 
     def _place(self, index: int) -> HPA:
         return HPA(self.place + HEADER.size + index * RECORD.size)
