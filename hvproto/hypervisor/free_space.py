@@ -269,12 +269,14 @@ class FreeSpace:
         at = int(self._pieces[_START].searchsorted(start))
         if at >= self._gaps.size or self._pieces[_START, at] != start:
             return False
-        mapped = self._mapped(start, int(self._pieces[_END, at]))
-        taken = np.frombuffer(mapped or b"", np.uint8).nonzero()[0]
-        if not taken.size:
+        mapped = self._mapped(start, int(self._pieces[_END, at])) or b""
+        before, last = mapped.find(1), mapped.rfind(1)
+        if before < 0:
             return False
-        before, after = int(taken[0]), self._span - 1 - int(taken[-1])
-        inside = int((taken[1:] - taken[:-1]).max()) - 1 if taken.size > 1 else 0
+        after, inside = self._span - 1 - last, 0
+        if mapped.count(1) <= last - before:
+            taken = np.frombuffer(mapped, np.uint8).nonzero()[0]
+            inside = int((taken[1:] - taken[:-1]).max()) - 1
         _, _, old_before, old_after, _ = self._pieces[:, at].tolist()
         self._pieces[_BEFORE:, at] = before, after, max(before, after, inside)
         self._gaps[at] += after - old_after if at + 1 < self._gaps.size else 0
