@@ -474,8 +474,10 @@ class AddressSpace:
         self.monitor.unwatch(page)
 
     def _on_bits(self, gpa: GPA) -> None:
-        self.writes.mark(gpa)
-        if self.code.places(GPA(gpa & ~PAGE_MASK)):  # a table that is executed, too
+        page = GPA(gpa & ~PAGE_MASK)
+        if page in self.writes.of_page:
+            self.writes.mark(gpa)
+        if page in self.code.pages:  # a table that is executed, too
             self.marked_code.append(TableStore(gpa, 1))
 
     def _executes(self, linear: GVA, gpa: GPA) -> bool:

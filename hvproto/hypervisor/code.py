@@ -39,7 +39,8 @@ class CodeWatch:
         self._verdicts: dict[tuple[bytes, CodeKind], bool] = {}
         """Whether the instruction that these bytes begin with is sensitive."""
         self._planted: dict[Place, set[int]] = {}
-        self._places: dict[GPA, set[Place]] = {}
+        self.pages: dict[GPA, set[Place]] = {}
+        """What is being watched, and its `places`."""
         self._stale: set[GPA] = set()
         """Pages that have changed since they were last executed; the engine may have translated what they were."""
 
@@ -62,7 +63,7 @@ class CodeWatch:
         if changed or gpa in self._stale:
             self._stale.discard(gpa)
             self._processor.engine.flush_code()
-        places = self._places.setdefault(gpa, set())
+        places = self.pages.setdefault(gpa, set())
         is_new = not places
         places.add(place)
         return is_new
@@ -76,7 +77,7 @@ class CodeWatch:
 
     def drop(self, gpa: GPA) -> None:
         """A page isn't watched any more, and can't be fetched from before it is looked at again."""
-        del self._places[gpa]
+        del self.pages[gpa]
         self._stale.add(gpa)
 
     def _offsets_of_page(self, content: bytes, kind: CodeKind) -> list[int]:
@@ -107,7 +108,7 @@ class CodeWatch:
 
     def places(self, gpa: GPA) -> list[Place]:
         """Where, and in which view, a page that is being watched has been executed; empty if it isn't one."""
-        return sorted(self._places.get(gpa, ()))
+        return sorted(self.pages.get(gpa, ()))
 
     def _is_planted(self, address: int, *, kernel: bool) -> bool:
         page = GVA(address & ~PAGE_MASK)

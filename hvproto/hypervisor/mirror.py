@@ -23,6 +23,7 @@ from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.bulk import Batch
 from hvproto.hypervisor.free_space import FreeSpace
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.last_tables import LastTable
 from hvproto.hypervisor.levels import levels_of
 from hvproto.hypervisor.pool import Pool, PoolExhausted
 from hvproto.hypervisor.ram_arrays import Entries64
@@ -84,8 +85,14 @@ class Mirror:
         self._entry_size = self._format.entry_size if self._format else 0
         self._frame_mask = self._format.frame_mask if self._format else 0
         self._leaf = self._levels[-1] if self._levels else None
-        self._region: dict[int, int] = {}
-        """Page number -> entry, of the region's pages that are mapped now."""
+        self._ram = ram
+        self._last_tables: dict[int, LastTable] = {}
+        """By slot, where `touch` came by, until what it found there may be otherwise."""
+        self._region = range(0)
+        """The numbers of the region's pages, while it is mapped."""
+        self._region_entries: Entries64 = np.empty(0, np.uint64)
+        self._region_made_of: tuple[object, ...] = ()
+        """What its entries were last made of: the same as before, as a rule, when the region moves."""
         self._executable: dict[bool, dict[int, dict[int, int]]] = {True: {}, False: {}}
         """By view (True: the kernel's) and slot: page number -> guest-physical page that was looked at."""
 
@@ -97,6 +104,7 @@ class Mirror:
         Its entry is as it was until the page is synced.
         """
         page = page_number(linear)
+        self._last_tables.pop(page >> SLOT_SHIFT, None)
         self._executable[kernel].setdefault(page >> SLOT_SHIFT, {})[page] = gpa
 
     def forbid_fetches(self, linear: int, *, except_from: GPA) -> bool:
@@ -249,8 +257,12 @@ class Mirror:
         That is: set A in every entry on the way, and D in the last for a write. False, and nothing done, where the
         guest's tables refuse the access, or anything else is out of the ordinary.
         """
+        page = linear >> PAGE_SHIFT & PAGES - 1
+        last = self._last_tables.get(page >> SLOT_SHIFT)
+        if last is not None and linear < self.end and last.touch(page, write, user):
+            return True
         fmt = self._format
-        if fmt is None or self.released or linear >= self.end or linear >> PAGE_SHIFT & PAGES - 1 in self._region:
+        if fmt is None or self.released or linear >= self.end or page in self._region:
             return False
         table, size, read = self._root, self._entry_size, self.memory.read_entry
         rights, no_execute = W | U, 0
@@ -260,6 +272,8 @@ class Mirror:
             entry = read(at, size)
             if entry is None or not entry & P:
                 return False
+            if level.leaf:
+                above = rights
             large = level.large and entry & PS
             if entry & (level.reserved_large if large else level.reserved):
                 return False
@@ -283,16 +297,31 @@ class Mirror:
             if write and not entry & D:
                 self.memory.set_bits(at, A | D)
             dirty = write or bool(entry & D)
-            page = GuestPage(frame, bool(rights & W), bool(rights & U), True, dirty, bool(no_execute))
+            found = GuestPage(frame, bool(rights & W), bool(rights & U), True, dirty, bool(no_execute))
             try:
                 self.busy = True
-                self.map_page(linear & ~PAGE_MASK, page)
+                self.map_page(linear & ~PAGE_MASK, found)
+                if level.leaf:
+                    self._keep_last(page >> SLOT_SHIFT, linear, table, above)
             except PoolExhausted:
                 self._give_up()
             finally:
                 self.busy = False
             return True
         return False
+
+    def _keep_last(self, slot: int, linear: int, table: int, above: int) -> None:
+        """Note a last-level table that has been come by."""
+        leaf = self._leaf
+        if leaf is None or slot in self._executable[True] or slot in self._executable[False]:
+            return
+        if self._region and self._region[0] >> SLOT_SHIFT <= slot <= self._region[-1] >> SLOT_SHIFT:
+            return
+        gpa = table + (linear >> leaf.shift & leaf.count - SLOT_PAGES) * self._entry_size
+        self._last_tables[slot] = LastTable(
+            self._ram, self.memory, leaf, self._frame_mask, self._entry_size, gpa, above, self.kernel, self.user, slot,
+            write_protect=bool(self.mode.write_protect),
+        )  # fmt: skip
 
     def sync_page(self, linear: int) -> None:
         """Mirror one page anew, unless the region lies there."""
@@ -313,6 +342,7 @@ class Mirror:
         if size == PAGE_SIZE:
             self.sync_page(linear)
             return
+        self._last_tables.clear()
         first = page_number(linear)
         end = min(first + (size >> PAGE_SHIFT), PAGES)
         if end - first <= FEW_PAGES:
@@ -402,7 +432,7 @@ class Mirror:
         for rows, looked_at in ((kernel, self._executable[True]), (user, self._executable[False])):
             for slot in [slot for slot in looked_at if slot in place]:
                 self._open(rows[place[slot]], guest[place[slot]], looked_at[slot])
-            for page, entry in self._region.items():
+            for page, entry in zip(self._region, self._region_entries, strict=False):
                 if page >> SLOT_SHIFT in place:
                     rows[place[page >> SLOT_SHIFT], page & _INDEX] = entry
         self.kernel.store(slots, kernel)
@@ -419,23 +449,28 @@ class Mirror:
     # -- the region --------------------------------------------------------------------------
 
     def set_region(self, linear: int, frames: list[HPA], code_pages: int, *, writable_code: bool = False) -> None:
-        """Map the region into both views; its first ``code_pages`` pages may be executed.
+        """Map the region, which isn't mapped now, into both views; its first ``code_pages`` pages may be executed.
 
         Those are read-only unless ``writable_code``; the others can be written to.
         """
-        data, code = P | A | REGION | W | D | NX, P | A | REGION | (W | D if writable_code else 0)
-        entries = [frame | code for frame in frames[:code_pages]] + [frame | data for frame in frames[code_pages:]]
+        self._last_tables.clear()
+        made_of = frames, code_pages, writable_code
+        if made_of != self._region_made_of:
+            row = np.array(frames, np.uint64)
+            row[:code_pages] |= np.uint64(P | A | REGION | (W | D if writable_code else 0))
+            row[code_pages:] |= np.uint64(P | A | REGION | W | D | NX)
+            self._region_entries, self._region_made_of = row, (list(frames), code_pages, writable_code)
         first = page_number(linear)
-        self._region.update(zip(range(first, first + len(entries)), entries, strict=True))
-        row = np.array(entries, np.uint64)
-        self.kernel.put(first, row)
-        self.user.put(first, row)
+        self._region = range(first, first + len(frames))
+        self.kernel.put(first, self._region_entries)
+        self.user.put(first, self._region_entries)
 
     def clear_region(self, linear: int, pages: int) -> None:
-        """Take the region out; what the guest maps there appears."""
+        """Take the region, of so many pages, out; what the guest maps there appears."""
+        self._last_tables.clear()
         first = page_number(linear)
-        for page in range(first, first + pages):
-            self._region.pop(page, None)
+        if self._region == range(first, first + pages):
+            self._region = range(0)
         if self.released:
             return
         nothing = np.zeros(pages, np.uint64)
@@ -450,5 +485,6 @@ class Mirror:
     def release(self) -> None:
         """Give all tables back; from now on nothing is mirrored here."""
         self.released = True
+        self._last_tables.clear()
         self.kernel.release()
         self.user.release()

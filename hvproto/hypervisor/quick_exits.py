@@ -74,6 +74,8 @@ class QuickExits:
         self._is_calm = self._is_plain = False
         self._level = 0
         self._view: View
+        self._addresses = 0
+        """The bits of a linear address."""
         self.count = 0
         engine = self._processor.engine
         self._engine = engine if isinstance(engine, NativeEngine) else None
@@ -114,6 +116,7 @@ class QuickExits:
         mode = cpu.decoder_mode
         self._is_plain = self._is_calm and is_flat and mode == capstone.CS_MODE_32
         self._ports.is_16_bit = mode == capstone.CS_MODE_16
+        self._addresses = cpu.wrapped(-1)
         self._level = cpu.cpl
         self._view = space.present_view
         self._transfers.resuming()
@@ -153,10 +156,17 @@ class QuickExits:
             cpu.all_eflags = eflags & _CLOSED
             self.count += 1
             return NEXT
+        went_on: int | None = eip
         if what & NOT_ALLOWED:
             went_on = self._served_in_run(what & _OPCODE, eip)
-        else:
-            went_on = self._served(what, error, eip, self._cpu.wrapped(self._look.cr2.value))
+        elif (
+            what != PAGE_FAULT
+            or error & _FETCH_OR_RESERVED
+            or not space.mirror.touch(
+                self._look.cr2.value & self._addresses, write=bool(error & _WRITE), user=self._level == USER
+            )
+        ):
+            return REFUSED
         if went_on is None:
             return REFUSED
         self._look.eip.value = went_on
@@ -178,7 +188,8 @@ class QuickExits:
                 return None
             if not self._space.mirror.touch(linear, write=bool(error & _WRITE), user=self._level == 3):
                 return None
-            self._tell(PAGE_FAULT, error, eip, "hidden from the mirror", linear, _TO_HALT)
+            if self._listeners:
+                self._tell(PAGE_FAULT, error, eip, "hidden from the mirror", linear, _TO_HALT)
             return eip
         if vector == PROTECTION and error == 0:
             cpu = self._cpu

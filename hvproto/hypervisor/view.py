@@ -186,6 +186,10 @@ class View:
 
     # -- tables ------------------------------------------------------------------------------
 
+    def row_of(self, slot: int) -> int:
+        """Where a slot's page table begins in RAM, in words of 8 bytes; 0 if it has none."""
+        return self._tables.get(slot, 0) >> 3
+
     def _slots(self, first: int, end: int) -> list[int]:
         """The slots of [first, end) that have a table, in order."""
         if end - first <= 64:

@@ -55,7 +55,7 @@ class WriteWatches:
 
     def __init__(self, monitor: Monitor, memory: GuestMemory) -> None:
         self._monitor, self._memory = monitor, memory
-        self._of_page: dict[GPA, tuple[WriteWatch, ...]] = {}
+        self.of_page: dict[GPA, tuple[WriteWatch, ...]] = {}
         self._marked: list[GPA] = []
 
     def new(self, pages: Iterable[int], listener: Listener) -> WriteWatch:
@@ -69,28 +69,27 @@ class WriteWatches:
             if not self._memory.is_ram(page):
                 raise BadInput(f"the guest has no memory at GPA {page:#x} whose stores could be heard of")
         for page in pages:
-            self._of_page[page] = (*self._of_page.get(page, ()), watch)
+            self.of_page[page] = (*self.of_page.get(page, ()), watch)
         self._monitor.watch_all(pages)
 
     def unwatch(self, watch: WriteWatch, page: GPA) -> None:
         """To be called by a WriteWatch."""
-        left = tuple(each for each in self._of_page[page] if each is not watch)
+        left = tuple(each for each in self.of_page[page] if each is not watch)
         if left:
-            self._of_page[page] = left
+            self.of_page[page] = left
         else:
-            del self._of_page[page]
+            del self.of_page[page]
         self._monitor.unwatch(page)
 
     def mark(self, gpa: GPA) -> None:
-        """The hypervisor has set bits in a byte of a page table."""
-        if GPA(gpa & ~PAGE_MASK) in self._of_page:
-            self._marked.append(gpa)
+        """The hypervisor has set bits in a byte of a page table that is watched."""
+        self._marked.append(gpa)
 
     def tell(self, stores: Iterable[TableStore]) -> None:
         """Have all who watch these pages hear of the stores, and of what was marked before them."""
-        if not self._of_page:
+        if not self.of_page:
             return
         marked, self._marked = self._marked, []
         for gpa, size in [*((gpa, 1) for gpa in marked), *((store.gpa, store.size) for store in stores)]:
-            for watch in self._of_page.get(GPA(gpa & ~PAGE_MASK), ()):
+            for watch in self.of_page.get(GPA(gpa & ~PAGE_MASK), ()):
                 watch.listener(gpa, size)

@@ -45,6 +45,12 @@ class Rig:
         self.coupling = Coupling(processor, SaveArea(view, self.guest.save_area), self.bus)
         self.output = bytearray()
 
+    def warm(self) -> None:
+        """Have all of RAM resident."""
+        ram = self.machine.ram.view
+        for page in range(0, len(ram), PAGE_SIZE):
+            ram[page] |= 0
+
     def run(self) -> float:
         """Run the guest to its end; seconds. Raises RunError for a guest that ends badly."""
         guest = self.guest
