@@ -2,7 +2,7 @@
 
 `Mirror.touch` walks the guest's tables from the root, and the two views from theirs: 17 Y (of an empty hook). What it
 has found above a last-level table is the same for the next page of that table, until a range of that mirror is mirrored
-anew. With that, one entry is looked at, marked and shown: 3 Y.
+anew. With that, one entry is looked at, marked and shown: 4 Y.
 """
 
 from __future__ import annotations
