@@ -48,6 +48,7 @@ _FIRST_FREE = 32
 _WRITE = 2
 _FETCH_OR_RESERVED = 0x18
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
+_PUSHED = _KEPT & ~EFLAGS_VM
 _WHOLE = 0xFFFF_FFFF
 _TO_HALT = Form.cycles_to_halt(PAGE_FAULT)
 """Of the stubs of #PF and #GP, which are alike."""
@@ -82,7 +83,11 @@ class QuickExits:
         self.enabled = self._engine is not None
         if self._engine is not None:
             self._look = FirstLook(
-                self._engine, self._answer, self._trapped, (Form.cycles_to_halt(_FIRST_FREE), _TO_HALT)
+                self._engine,
+                self._answer,
+                self._trapped,
+                (Form.cycles_to_halt(_FIRST_FREE), _TO_HALT),
+                ~(VIRTUAL_FLAGS | EFLAGS_VM | EFLAGS_RF) & _WHOLE,
             )
             self._ports = QuickPorts(guest, self._engine)
             self._stack = LastPage(guest.space, self._engine.deferred)
@@ -142,7 +147,7 @@ class QuickExits:
                 return REFUSED
             if self._level != KERNEL:
                 self._change_level(KERNEL)
-            self.count += 1
+            self._done()
             return ELSEWHERE
         if space.deferred_count.value or space.monitor.records or space.marked_code:
             space.follow_deferred()
@@ -154,7 +159,7 @@ class QuickExits:
             if self._level > (eflags & EFLAGS_IOPL) >> 12:
                 return REFUSED
             cpu.all_eflags = eflags & _CLOSED
-            self.count += 1
+            self._done()
             return NEXT
         went_on: int | None = eip
         if what & NOT_ALLOWED:
@@ -171,8 +176,14 @@ class QuickExits:
             return REFUSED
         self._look.eip.value = went_on
         self._cpu.all_eflags &= ~EFLAGS_RF
-        self.count += 1
+        self._done()
         return ELSEWHERE
+
+    def _done(self) -> None:
+        """The run goes on. If nobody listens, PUSHF needn't ask what it pushes."""
+        self.count += 1
+        if self._is_plain and not self._listeners:
+            self._look.push(self._cpu.all_eflags & _PUSHED)
 
     def _change_level(self, level: int) -> None:
         self._level, self._ring_3 = level, self._transfers.raw
@@ -262,7 +273,7 @@ class QuickExits:
             return REFUSED
         if self._listeners:
             self._tell(PROTECTION, 0, eip, _NAMES[opcode], None)
-        self.count += 1
+        self._done()
         return done
 
     def _push_flags(self, esp: int, eflags: int) -> int:

@@ -20,8 +20,13 @@ from hvproto.processor.control_block import (
     CTL_FLAGS,
     CTL_NOT_CANONICAL,
     CTL_NOW,
+    CTL_PUSHED,
+    CTL_PUSHED_COUNT,
+    CTL_PUSHED_MASK,
     CTL_SIDE,
     CTL_VECTOR,
+    CTL_WAITING,
+    PUSHES,
 )
 from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
 from hvproto.processor.segments import SegmentRegister
@@ -34,7 +39,7 @@ REFUSED, NEXT, ELSEWHERE = range(3)
 """What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte; or at EIP."""
 SOFTWARE, NOT_ALLOWED = 0x100, 0x200
 """What is asked about, if not an exception by its vector: INT n | n, and a #GP(0) | the instruction's first byte."""
-_PROTECTION, _IRET = 13, 0xCF
+_PROTECTION, _PUSHF, _IRET = 13, 0x9C, 0xCF
 _CC_OP_EFLAGS = 1
 """The arithmetic flags are as they stand in the source operand."""
 _ARITHMETIC, _DIRECTION = 0x8D5, 0x400
@@ -133,6 +138,45 @@ def _tell_data_selectors() -> str:
     return "\n".join(lines) + f"\nmov qword ptr [rbx + {CTL_DATA_SELECTORS}], rax\n"
 
 
+def _push_flags(otherwise: str) -> str:
+    """PUSHFD by itself, if Python has said what it pushes, no store waits, and plain stores to the stack's page are in
+    the engine's TLB. R15D is EFLAGS.
+
+    A kernel that guards its locks so has more of it than of all other exits together.
+    """
+    shift = at.USER_WALK << at.TLB_DESCRIPTION_SHIFT
+    return f"""
+    mov rax, qword ptr [rbx + {CTL_PUSHED}]
+    bt rax, {PUSHES.bit_length() - 1}
+    jnc {otherwise}
+    mov rcx, qword ptr [rbx + {CTL_WAITING}]
+    cmp dword ptr [rcx], 0
+    jne {otherwise}
+    mov esi, dword ptr [r12 + {at.ENV_ESP}]
+    sub esi, 4
+    mov ecx, esi
+    and ecx, 0xfff
+    cmp ecx, 0xffc
+    ja {otherwise}
+    mov rdx, rsi
+    shr rdx, {at.TLB_INDEX_SHIFT}
+    and rdx, qword ptr [r12 + {at.ENV_TLB_MASKS + shift}]
+    add rdx, qword ptr [r12 + {at.ENV_TLB_TABLES + shift}]
+    mov rcx, rsi
+    and rcx, -4096
+    cmp rcx, qword ptr [rdx + {at.TLB_WRITE}]
+    jne {otherwise}
+    mov rcx, rsi
+    add rcx, qword ptr [rdx + {at.TLB_ADDEND}]
+    mov edx, r15d
+    and edx, dword ptr [rbx + {CTL_PUSHED_MASK}]
+    or eax, edx
+    mov dword ptr [rcx], eax
+    mov qword ptr [r12 + {at.ENV_ESP}], rsi
+    inc qword ptr [rbx + {CTL_PUSHED_COUNT}]
+"""
+
+
 # A hook on an instruction at which a trap is planted: what Python has done, the engine goes on behind, by the way that
 # exceptions take. Through the binding's hook and a write of EIP, it takes 8 us; so, 1. EIP is elsewhere where another
 # hook on the same instruction has done it.
@@ -154,6 +198,12 @@ ASK_TRAP = f"""
     call rax
     movzx r14d, al
     {_tell_flags()}
+    cmp r14d, {_PUSHF}
+    jne not_pushed
+    {_push_flags("not_pushed")}
+    mov eax, {NEXT}
+    jmp answered
+not_pushed:
     cmp r14d, {_IRET}
     jne has_data
     {_tell_data_selectors()}
@@ -165,6 +215,7 @@ has_data:
     call qword ptr [rbx + {CTL_ASK_TRAP}]
     test eax, eax
     jz otherwise
+answered:
     mov r13d, eax
     mov eax, dword ptr [rbx + {CTL_FLAGS}]
     mov dword ptr [r12 + {at.ENV_EFLAGS}], eax

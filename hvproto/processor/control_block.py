@@ -34,17 +34,21 @@ CTL_FAST_COUNT = 0x118  # ... and this counts
 CTL_CODE_PAGES = 0x120  # the address of a byte for each page of RAM: whether code was ever fetched from it
 CTL_PROTECTED = 0x128  # the address of a byte for each page of RAM: whether stores to it are to be heard of
 CTL_ASK = 0x130  # the address of a function to ask before an event of ring 3 is delivered, or 0
-CTL_LIMIT = 0x160  # the time from which on a block's beginning calls BLOCK: the deadline, or at once; signed
-CTL_BLOCK_HOOK = 0x168  # the address of BLOCK
-CTL_IS_BEGUN = 0x170  # set while a block's beginning has been translated, and the engine's own isn't wanted
-CTL_LOOKED_SIZE = 0x174  # the last block that BLOCK has let begin: its size, u32, ...
-CTL_LOOKED_START = 0x178  # ... and its linear address
 CTL_ASK_TRAP = 0x138  # ... of another to ask before an instruction at ring 3 at which a trap is planted
 CTL_SIDE = 0x140  # set by who is asked: the address of what CS, SS, CR3 and GDTR become, or 0
 CTL_FLAGS = 0x148  # EFLAGS in full, for who is asked
 CTL_DATA_SELECTORS = 0x150  # ... and the selectors in ES, DS, FS and GS, ES lowest
-CTL_ASK_CYCLES = 0x158  # what the delivery of an INT n takes of virtual time if it is answered, and that of a fault
-CTL_COUNTS = 0x180  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_ASK_CYCLES = 0x158  # two u64: virtual time that the delivery of an INT n takes if it is answered, and of a fault
+CTL_LIMIT = 0x168  # the time from which on a block's beginning calls BLOCK: the deadline, or at once; signed
+CTL_BLOCK_HOOK = 0x170  # the address of BLOCK
+CTL_IS_BEGUN = 0x178  # set while a block's beginning has been translated, and the engine's own isn't wanted
+CTL_LOOKED_SIZE = 0x17C  # the last block that BLOCK has let begin: its size, u32, ...
+CTL_LOOKED_START = 0x180  # ... and its linear address
+CTL_PUSHED = 0x188  # what PUSHF of a guest pushes of flags that aren't the processor's | PUSHES; 0 if Python is asked
+CTL_PUSHED_COUNT = 0x190  # ... and how often it did
+CTL_WAITING = 0x198  # the address of the number of stores that wait to be followed
+CTL_PUSHED_MASK = 0x1A0  # the flags that PUSHF pushes as the processor has them
+CTL_COUNTS = 0x1C0  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
 WALK_SIZE = 0x40
@@ -54,6 +58,7 @@ WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
 WALK_MARK = 0x18  # and their addresses in our memory
 CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
+PUSHES = 1 << 32
 IN_BLOCK = 1
 """Added to the control block's address: BLOCK is called by a block that has charged its time."""
 

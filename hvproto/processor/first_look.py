@@ -49,12 +49,15 @@ class FirstLook:
     Nobody is asked in single step, or where interrupts are held off for the present instruction.
     """
 
-    def __init__(self, engine: NativeEngine, answer: Answer, trapped: Answer, cycles: tuple[int, int]) -> None:
+    def __init__(
+        self, engine: NativeEngine, answer: Answer, trapped: Answer, cycles: tuple[int, int], mask: int
+    ) -> None:
         """``answer`` and, for planted traps, ``trapped`` are methods, whose object isn't held.
 
         ``answer`` gets what is asked about - a vector, or what `asking` says - with the error code, EIP (of INT n, that
         behind it) and ESP; ``trapped`` the instruction's first byte, EIP, ESP and EFLAGS. ``cycles`` is the virtual
-        time that the delivery of an INT n takes, and of a fault: it has passed when ``answer`` is called.
+        time that the delivery of an INT n takes, and of a fault: it has passed when ``answer`` is called. ``mask``: the
+        flags that are pushed as the processor has them.
 
         What it raises ends the run, and comes out of it.
         """
@@ -70,6 +73,10 @@ class FirstLook:
         self._ask, self._ask_trap = wide(control + block.CTL_ASK), wide(control + block.CTL_ASK_TRAP)
         self._cycles = tuple(wide(control + block.CTL_ASK_CYCLES + place) for place in (0, 8))
         self._taken = cycles
+        self._pushed = wide(control + block.CTL_PUSHED)
+        self._pushed_mask, self._mask = word(control + block.CTL_PUSHED_MASK), mask
+        self.pushed_count = wide(control + block.CTL_PUSHED_COUNT)
+        """How often PUSHFD was executed with nobody asked, by whatever guest."""
         self._callbacks = [_callback(engine, method) for method in (answer, trapped)]
         self._addresses = [ctypes.cast(one, ctypes.c_void_p).value or 0 for one in self._callbacks]
 
@@ -77,8 +84,13 @@ class FirstLook:
         """Be asked from now on, instead of whoever was."""
         self._ask.value, self._ask_trap.value = self._addresses
         self.side.value = 0
+        self._pushed_mask.value = self._mask
         for cell, cycles in zip(self._cycles, self._taken, strict=True):
             cell.value = cycles
+
+    def push(self, flags: int) -> None:
+        """Have PUSHFD push these, besides those of ``mask``, with nobody asked: until anything else calls Python."""
+        self._pushed.value = flags | block.PUSHES
 
     def stop(self) -> None:
         """Be asked no more."""

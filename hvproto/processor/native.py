@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -139,6 +140,7 @@ class NativeEngine(Engine):
         self._length = ctypes.c_uint32.from_address(control + block.CTL_LENGTH)
         self._first_cr2 = ctypes.c_uint64.from_address(control + block.CTL_CR2)
         self._cr2_before = ctypes.c_uint64.from_address(control + block.CTL_CR2_BEFORE)
+        self._pushed = ctypes.c_uint64.from_address(control + block.CTL_PUSHED)
         self._left = ctypes.c_uint32.from_address(control + block.CTL_LEFT)
         self._until_open = ctypes.c_uint32.from_address(control + block.CTL_UNTIL_OPEN)
         self.only_slow = ctypes.c_uint32.from_address(control + block.CTL_ONLY_SLOW)
@@ -197,6 +199,7 @@ class NativeEngine(Engine):
                 raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
             self._hook_handles.append(handle)
         self._install_deferral()
+        struct.pack_into("<Q", self._control, block.CTL_WAITING, ctypes.addressof(self.deferred.count))
         names["start"] = at.address_of("uc_emu_start")
         self._enter = _ENTER(self._code.add(run_thunks.ENTER, names))
         self.control_address = control
@@ -409,6 +412,10 @@ class NativeEngine(Engine):
                     entry = ctypes.c_uint64.from_address(record + block.WALK_MARK + 8 * index).value
                     ctypes.c_uint8.from_address(entry).value &= ~A & 0xFF
             self._eip.value, operation.value = here, saved
+
+    def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
+        self._pushed.value = 0  # it may change what PUSHF depends on
+        return super().guarded(action, *arguments, otherwise=otherwise)
 
     def stop(self) -> None:
         self._asked = True

@@ -18,6 +18,7 @@ from hvproto.processor.control_block import (
     CTL_LOOKED_SIZE,
     CTL_LOOKED_START,
     CTL_NOW,
+    CTL_PUSHED,
     CTL_RESUMING,
     CTL_STOPPED,
     CTL_UC,
@@ -127,6 +128,7 @@ ENTER = f"""
     mov dword ptr [rbx + {CTL_LEFT}], eax
     mov dword ptr [rbx + {CTL_RESUMING}], eax
     mov qword ptr [rbx + {CTL_LIMIT}], -1
+    mov qword ptr [rbx + {CTL_PUSHED}], rax
     mov rdi, qword ptr [rbx + {CTL_UC}]
     xor edx, edx
     xor ecx, ecx
