@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
-
-from unicorn import unicorn_const as uc_const
 
 from hvproto import events
 from hvproto.bundled import DEFAULT_HOST, kernel_path
@@ -107,7 +104,7 @@ class _Counter:
         self._leg = Leg()
         self._there: Leg | None = None
         self._ring = self._table = self._last = 0
-        self._processor.engine.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code)
+        self._processor.engine.hear_code(self._on_code)
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -116,7 +113,7 @@ class _Counter:
             case events.ExceptionTaken(route=route) if route != "direct":
                 self._leg.decisions += 1
 
-    def _on_code(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_code(self, address: int, _size: int) -> None:
         event, place = self._labels.get(address, ("", ""))
         if place == "from" and (event != self._event or self._there is None):  # else it is executed once more
             self._event, self._there = event, None

@@ -27,6 +27,7 @@ from hvproto.processor.control_block import (
 )
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import slot_of
+from hvproto.processor.trap_table import TRACE
 
 MARK = 0x6F72_7076_6865_6E67
 """Before the page walk of an engine of ours, and before it the address of its control block."""
@@ -102,6 +103,9 @@ _CALL = f"""
     movabs rax, {{helper_check_exit_request}}
     cmp rsi, rax
     je look_for_stop
+    movabs rax, {{helper_uc_tracecode}}
+    cmp rsi, rax
+    je hook
     movabs rax, {{helper_iret_protected}}
     cmp rsi, rax
     je return
@@ -117,6 +121,23 @@ look_for_stop:
     je plain
     mov dword ptr [r9 + {CTL_IS_BEGUN}], 0
     inc dword ptr [rdi + {at.TRANSLATOR_OPERATIONS}]
+    ret
+
+hook:
+    push rbx
+    mov rbx, rdi
+    movabs rax, {{tcg_gen_callN}}
+    call rax
+    mov rax, qword ptr [rbx + {at.TRANSLATOR_LAST_OPERATION}]
+    mov rax, qword ptr [rax + {at.OPERATION_LINK}]
+    mov rax, qword ptr [rax]
+    movabs rcx, {{helper_uc_tracecode}}
+    cmp rcx, qword ptr [rax + {at.CALLED_WITH_4}]
+    jne hooked
+    movabs rcx, {{trace}}
+    mov qword ptr [rax + {at.CALLED_WITH_4}], rcx
+hooked:
+    pop rbx
     ret
 
 return:
@@ -229,6 +250,8 @@ def install() -> bool:
     if slot is None:
         return False
     _KEPT.append(ExecutableMemory())
+    names["helper_uc_tracecode"] = at.address_of("helper_uc_tracecode")
+    names["trace"] = _KEPT[0].add(TRACE, names)
     ctypes.c_uint64.from_address(slot).value = _KEPT[0].add(_CALL, names)
     return True
 

@@ -547,6 +547,10 @@ class Engine(ABC):
         _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
         del self._callbacks[handle]
 
+    def hear_code(self, method: Callable[[int, int], None]) -> None:
+        """Have a method called with the linear address and the size of each instruction, for good, which takes time."""
+        self.uc.hook_add(uc_const.UC_HOOK_CODE, lambda _uc, address, size, _data: method(address, size))
+
     @abstractmethod
     def set_until_open(self, on: bool) -> None:
         """Whether to stop also at the first basic block before which an external interrupt could be taken."""

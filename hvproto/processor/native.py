@@ -49,6 +49,7 @@ from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import DR7_ENABLED, Setting, SettingValue
 from hvproto.processor.settings_in_bulk import SettingsInBulk
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_FROM_EFLAGS, StateView
+from hvproto.processor.trap_table import TrapTable
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
@@ -180,6 +181,7 @@ class NativeEngine(Engine):
         self._on_block = on_block = self._code.add(run_thunks.BLOCK, names)
         self._block_hook.value = on_block * block_beginnings.install()
         self._trap_hook = ctypes.c_void_p(self._code.add(ASK_TRAP, names))
+        self._trap_table = TrapTable(control, self._trap_hook.value or 0)
         hooks = (
             (uc_const.UC_HOOK_INTR, self._code.add(delivery_thunks.INTERRUPT, names), None),
             (uc_const.UC_HOOK_INSN_INVALID, self._code.add(delivery_thunks.INVALID, names), None),
@@ -221,6 +223,29 @@ class NativeEngine(Engine):
         )  # fmt: skip
         if status:
             raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
+
+    def plant(self, address: int) -> None:
+        super().plant(address)
+        if address not in self._watches:
+            self._trap_table.add(address)
+
+    def unplant(self, address: int) -> None:
+        super().unplant(address)
+        if not self.is_planted(address):
+            self._trap_table.remove(address)
+
+    def watch(self, address: int) -> None:
+        super().watch(address)
+        self._trap_table.remove(address)
+
+    def unwatch(self, address: int) -> None:
+        super().unwatch(address)
+        if self.is_planted(address):
+            self._trap_table.add(address)
+
+    def hear_code(self, method: Callable[[int, int], None]) -> None:
+        self._trap_table.close()
+        super().hear_code(method)
 
     def protect(self, physical: int, size: int, *, on: bool) -> None:
         """... which leaves the engine's map of memory as it is."""

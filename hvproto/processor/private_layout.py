@@ -25,12 +25,18 @@ VERSION = "2.1.4"
 # uc_struct -> CPUState -> CPUX86State ("env").
 UC_CPU = 0x1B8
 UC_TRANSLATOR = 0x300
+UC_STOP_REQUEST = 0x56D
+CODE_HOOKS = 2
+"""The engine's number for hooks on code."""
 CPU_ENV = 0x128
 CPU_HALTED = 33176
 CPU_TLB_FILL = (0xA758, 0xA760)
 """The class's pointer to the page walk, and the engine's own copy of it for a change of its TLB mode."""
 ENV_STOP_REQUEST = -0x10
 """Of the state: negative if somebody has asked the engine to stop at the next block."""
+TRANSLATOR_LAST_OPERATION, OPERATION_LINK, CALLED_WITH_4 = 0x7390, 0x08, 0x38
+"""Where the translator's context has the last operation (by way of its link), and where a call of a function with four
+arguments and no result has the function."""
 TRANSLATOR_UC, TRANSLATOR_ENV, TRANSLATOR_OPERATIONS = 0x9970, 0x388, 0x38
 """Of the translator's context: the instance, the temporary that stands for the state, the number of operations."""
 TCG_SET_LABEL, TCG_ST_I32, TCG_LD32S_I64, TCG_LD_I64, TCG_ST_I64 = 0x01, 0x10, 0x48, 0x49, 0x4D
