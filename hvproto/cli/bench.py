@@ -26,6 +26,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="How often each row is measured.")] = None,
     plot: Annotated[str | None, typer.Option("--plot", help="Write how costs grow to this SVG file.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="IMAGE", help="A small system's disk, with a prompt of '$ ' on COM1."),
+    ] = None,
+    load: Annotated[str, typer.Option("--load", help="What its shell is to do; parted by semicolons.")] = "ls",
 ) -> None:
     """Measure what things cost, as ratios: everything in turns, each beside its yardstick; medians and their spread.
 
@@ -38,9 +43,12 @@ def bench(
       hvproto bench cli call hidden
       hvproto bench --quick --check --json
       hvproto bench --plot growth.svg
+      hvproto bench system system-hosted --system unix.img --load 'forktest; ls'
     """
     measure, table = _module("measure"), _module("table")
-    chosen = _chosen(table.all_rows(), rows or [])
+    if system is not None and not Path(system).is_file():
+        raise BadInput(f"{system}: there is no such file")
+    chosen = _chosen(table.all_rows(None if system is None else table.system(system, load)), rows or [])
     console = make_console()
     times = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     results = measure.run(chosen, quick=quick, rounds=times, progress=_progress)

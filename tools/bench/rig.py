@@ -26,12 +26,14 @@ FOREVER = 1 << 60
 class Rig:
     """One guest with ``memory`` bytes from GPA 0 on, and the time that its runs took."""
 
-    def __init__(self, image: Image, memory: int, *, direct: bool = False, bus: EventBus | None = None) -> None:
+    def __init__(
+        self, image: Image, memory: int, *, direct: bool = False, bus: EventBus | None = None, pool: int = POOL
+    ) -> None:
         pages = memory // PAGE_SIZE
         self.bus = bus or EventBus()
-        self.machine = Machine(memory + POOL * PAGE_SIZE, world=World.HOST)
+        self.machine = Machine(memory + pool * PAGE_SIZE, world=World.HOST)
         processor, view = self.machine.processor, self.machine.ram.view
-        frames = [HPA(number * PAGE_SIZE) for number in range(pages + POOL)]
+        frames = [HPA(number * PAGE_SIZE) for number in range(pages + pool)]
         self.memory = GuestMemory(view, frames[:pages])
         pristine = processor.save_context()
         self.guest: Guest
@@ -53,21 +55,35 @@ class Rig:
 
     def run(self) -> float:
         """Run the guest to its end; seconds. Raises RunError for a guest that ends badly."""
-        guest = self.guest
         start = time.perf_counter()
-        while True:
-            leave = self._stay()
-            if leave is Leave.HALTED:
-                return time.perf_counter() - start
-            if leave is Leave.FAILED:
+        while not self._has_ended():
+            pass
+        return time.perf_counter() - start
+
+    def run_until(self, words: bytes) -> None:
+        """Run until this is the last of what the guest has printed. Raises RunError, and OSError if it ends first."""
+        while not self.output.endswith(words):
+            if self._has_ended():
+                raise OSError("the guest ended before it was ready")
+
+    def _has_ended(self) -> bool:
+        """One stay with the processor, and what the host has to do after it."""
+        guest = self.guest
+        match self._stay():
+            case Leave.HALTED:
+                return True
+            case Leave.FAILED:
                 assert guest.error is not None
                 raise guest.error
-            if leave is Leave.FUNCTION:
+            case Leave.FUNCTION:
                 match guest.functions.take():
                     case Write(_, data):
                         self.output += data
                     case ReadBlock(_, done):
                         done(None)
+            case _:
+                pass
+        return False
 
     def _stay(self) -> Leave:
         guest, processor = self.guest, self.machine.processor
