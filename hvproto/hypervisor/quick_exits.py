@@ -77,7 +77,7 @@ class QuickExits:
         self._view: View
         self._addresses = 0
         """The bits of a linear address."""
-        self.count = 0
+        self._count = 0
         engine = self._processor.engine
         self._engine = engine if isinstance(engine, NativeEngine) else None
         self.enabled = self._engine is not None
@@ -101,7 +101,15 @@ class QuickExits:
     def leave(self) -> None:
         """... and somebody else gets it."""
         if self._engine is not None:
+            self._count = self.count
             self._look.stop()
+            self._look.pushed_count.value = 0
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        is_asked = self._engine is not None and self._look.is_asked
+        return self._count + (self._look.pushed_count.value if is_asked else 0)
 
     def resuming(self) -> None:
         """The processor has just been given the guest's state in full. What is known now, only another exit changes."""
@@ -181,7 +189,7 @@ class QuickExits:
 
     def _done(self) -> None:
         """The run goes on. If nobody listens, PUSHF needn't ask what it pushes."""
-        self.count += 1
+        self._count += 1
         if self._is_plain and not self._listeners:
             self._look.push(self._cpu.all_eflags & _PUSHED)
 
@@ -246,7 +254,7 @@ class QuickExits:
         cpu.eflags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
         cpu.set_shadow(False)
         engine.back_to_ring_3(self._ring_3, went_on, esp, eflags & ~VIRTUAL_FLAGS | EFLAGS_IF)
-        self.count += 1
+        self._count += 1
         return True
 
     def _trapped(self, opcode: int, eip: int, esp: int, eflags: int) -> int:

@@ -73,28 +73,27 @@ class QuickStores:
 
     def update(self, present: Mirror) -> None:
         """The mirror that is loaded, before the guest goes on."""
-        self._present = present
+        if present is not self._present:
+            self._present = present
+            self._pages.clear()  # some of the tables are idle now, or no longer
 
     def follow(self, physical: int, size: int, value: int) -> bool:
         """`Follow` of `DeferredStores`, which has found that the page is fit for it in every way that doesn't show."""
         if not self.enabled or self._monitor.records:
             return False
-        gpa = self._memory.to_guest(physical & ~PAGE_MASK)
-        if gpa is not None and self._tables.is_idle(gpa):
-            return False
-        if self._deferred.waits:  # as after a store that ends the run: else who listens would change the time
-            self._follow_deferred()
-            if self._monitor.pending:
-                return False
         if self._version != self._tables.version:
             self._version = self._tables.version
             self._pages.clear()
         found = self._pages.get(physical >> PAGE_SHIFT)
         if found is None:
             found = self._look_at(physical & ~PAGE_MASK)
-            if not found[1]:
+            if not found[1]:  # also where all of it is idle
                 return False
             self._pages[physical >> PAGE_SHIFT] = found
+        if self._deferred.waits:  # as after a store that ends the run: else who listens would change the time
+            self._follow_deferred()
+            if self._monitor.pending or self._version != self._tables.version:
+                return False
         entry_size, places = found
         if size != entry_size:
             value = self._whole(physical, size, value, entry_size)
@@ -119,6 +118,8 @@ class QuickStores:
 
     def _look_at(self, frame: int) -> tuple[int, tuple[Place, ...]]:
         gpa = self._memory.to_guest(frame)
+        if gpa is not None and self._tables.is_idle(GPA(gpa)):
+            return 1, ()
         places: list[Place] = []
         size = 1
         for mirror, page, entry_size in self._tables.last_level(GPA(-1) if gpa is None else gpa):

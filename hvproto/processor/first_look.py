@@ -76,7 +76,7 @@ class FirstLook:
         self._pushed = wide(control + block.CTL_PUSHED)
         self._pushed_mask, self._mask = word(control + block.CTL_PUSHED_MASK), mask
         self.pushed_count = wide(control + block.CTL_PUSHED_COUNT)
-        """How often PUSHFD was executed with nobody asked, by whatever guest."""
+        """How often PUSHFD was executed with nobody asked."""
         self._callbacks = [_callback(engine, method) for method in (answer, trapped)]
         self._addresses = [ctypes.cast(one, ctypes.c_void_p).value or 0 for one in self._callbacks]
 
@@ -91,6 +91,10 @@ class FirstLook:
     def push(self, flags: int) -> None:
         """Have PUSHFD push these, besides those of ``mask``, with nobody asked: until anything else calls Python."""
         self._pushed.value = flags | block.PUSHES
+
+    @property
+    def is_asked(self) -> bool:
+        return self._ask.value == self._addresses[0]
 
     def stop(self) -> None:
         """Be asked no more."""

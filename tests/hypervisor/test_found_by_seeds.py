@@ -9,6 +9,7 @@ import pytest
 from hvproto.hypervisor.quick_transfers import QuickTransfers
 from hvproto.images.assembly import assemble_text
 from hvproto.processor import private_layout
+from hvproto.processor.asking import REFUSED
 from tests.hypervisor.random_judge import judge
 from tests.hypervisor.random_kernels import LENGTH, STEP, RandomKernel, kernel_of
 from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES, PROGRAM
@@ -113,15 +114,15 @@ def test_a_guest_that_nobody_listens_to_takes_the_quick_way(monkeypatch: pytest.
     done = Counter[str]()
     reflect, iret = QuickTransfers.reflect, QuickTransfers.iret
 
-    def counted_reflect(transfers: QuickTransfers, vector: int, level: int) -> bool:
-        is_done = reflect(transfers, vector, level)
+    def counted_reflect(transfers: QuickTransfers, *where: int) -> bool:
+        is_done = reflect(transfers, *where)
         done["INT n"] += is_done
         return is_done
 
-    def counted_iret(transfers: QuickTransfers) -> int | None:
-        eip = iret(transfers)
-        done["IRET"] += eip is not None
-        return eip
+    def counted_iret(transfers: QuickTransfers, *where: int) -> int:
+        answer = iret(transfers, *where)
+        done["IRET"] += answer != REFUSED
+        return answer
 
     monkeypatch.setattr(QuickTransfers, "reflect", counted_reflect)
     monkeypatch.setattr(QuickTransfers, "iret", counted_iret)

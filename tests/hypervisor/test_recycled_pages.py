@@ -94,7 +94,7 @@ def _run(image: Image, engine: str, *, listened_to: bool, monkeypatch: pytest.Mo
     """A guest to its end; how often the engine was run, and how often it forgot all translations."""
     stage = Stage(image, engine)
     if not listened_to:
-        stage.bus.unsubscribe(stage.bus._subscribers[0])
+        stage.bus.unsubscribe(stage.bus.subscribers[0])
     counts = {"run": 0, "flush_code": 0}
     machine_engine = stage.machine.processor.engine
     for name in counts:
