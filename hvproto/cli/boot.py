@@ -88,11 +88,13 @@ def boot(
 
     \b
     The object of --json:
-      status meaning reason error world where   how it ended; the last three if the kernel came to grief
+      status meaning reason error world where   how it ended; the last 3 if badly
       kernel cycles timer_interrupts
-      output serial debug_console screen        all that was printed; COM1's and port 0xe9's alone; the VGA's text
+      output serial debug_console screen        all of what was printed, COM1's,
+                                                port 0xe9's; the VGA's text
       unclaimed complaints                      what --devices lists
-    Output is a character for each byte, U+0000 to U+00FF. Without a run, for bad input, there is no object.
+    Output is a character for each byte, U+0000 to U+00FF. Without a run, for
+    bad input, there is no object.
     """
     if kernel is None and not disk:
         raise typer.BadParameter("give a kernel, a disk image or --disk", context)

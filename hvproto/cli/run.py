@@ -124,12 +124,14 @@ def run(
 
     \b
     The object of --json:
-      status meaning reason error world where   how it ended; the last three if a kernel came to grief
+      status meaning reason error world where   how it ended; the last 3 if badly
       plan cycles events                        events: how many of each kind
-      decouplings recouplings exceptions ...    counts of the run; exceptions: by route, then by name
+      decouplings recouplings exceptions ...    counts, exceptions by route, name
       host                                      path, output, timer_interrupts
-      guests                                    of each: name, path, end, status, reason, error, output, and its counts
-    Output is a character for each byte, U+0000 to U+00FF. Without a run, for bad input, there is no object.
+      guests                                    of each: name, path, end, status,
+                                                reason, error, output, its counts
+    Output is a character for each byte, U+0000 to U+00FF. Without a run, for
+    bad input, there is no object.
     """
     if compare:
         if guest:
