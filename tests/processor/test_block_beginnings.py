@@ -27,7 +27,7 @@ def _by_hook(bench: Bench) -> None:
     engine.charge_by_hook(True)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(programs, st.lists(st.sampled_from((1, 2, 7, 50, 1000, ALLOWANCE)), min_size=1, max_size=4), st.booleans())
 def test_stops_registers_time_and_ram_are_those_of_a_hook_in_each_block(
     slots: list[bytes], slices: list[int], interrupts: bool
