@@ -319,18 +319,25 @@ def test_an_interruption_stops_on_the_way_back(way: str) -> None:
         end = debug.cont().position
         hears, says = os.pipe()
 
+        left = 0
+
         def interrupt() -> None:
-            time.sleep(0.02)  # one that comes between two runs has no effect: there will be more
+            nonlocal left
+            time.sleep(0.02)  # one that comes between two runs has no effect: there will be more, but not for ever
             debug.timeline.interrupt()
+            left -= 1
+            if not left:
+                del debug.timeline.visitors[hears]
 
         os.write(says, b"!")
-        debug.timeline.visitors[hears] = interrupt
         for _ in range(20):  # it may be over before the interruption comes
+            left = 30
+            debug.timeline.visitors[hears] = interrupt
             stop = debug.back(100_000) if way == "back" else debug.back_continue()
+            debug.timeline.visitors.pop(hears, None)
             if stop.kind == "interrupted":
                 break
             debug.goto(end)
-        del debug.timeline.visitors[hears]
         assert stop.kind == "interrupted"
         assert Position(0, 0, 0) < stop.position < end
         here = debug.call(fingerprint)

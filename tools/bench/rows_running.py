@@ -7,10 +7,6 @@ from functools import partial
 from bench import kernel, yardsticks
 from bench.measure import Row, Sizes
 from bench.rig import Rig
-from hvproto import bundled
-from hvproto.images.image import Image
-from hvproto.images.load import load_image
-from hvproto.machine.machine import Machine
 
 NO_QEMU = "" if yardsticks.QEMU else "qemu-system-i386 isn't installed"
 SHORT = 4
@@ -43,22 +39,6 @@ def qemu(name: str, sizes: Sizes) -> float:
     return max(times[1] - times[0], 1e-4) / count
 
 
-def _story() -> Image:
-    return load_image(str(bundled.find("guest").path))
-
-
-def whole_bare(_sizes: Sizes) -> float:
-    from bench.measure import seconds
-
-    machine = Machine(kernel.MEMORY, bytes(64 * 512))
-    machine.load(_story())
-    return seconds(lambda: machine.run(1 << 60))
-
-
-def whole_mirrored(_sizes: Sizes) -> float:
-    return Rig(_story(), kernel.MEMORY).run()
-
-
 def rows() -> list[Row]:
     found = [
         Row("alu", "mirrored guest, ALU loop", "x raw", 0.95, partial(mirrored, "ALU loop"), partial(raw, "ALU loop"),
@@ -72,5 +52,4 @@ def rows() -> list[Row]:
             Row(f"{name}-qemu", f"mirrored guest, {name}", "x QEMU's time", 3.2, partial(mirrored, name),
                 partial(qemu, name), missing=NO_QEMU)
         )  # fmt: skip
-    found.append(Row("whole", "the bundled guest's whole story, hosted", "x bare", 2.5, whole_mirrored, whole_bare))
     return found
