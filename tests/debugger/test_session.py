@@ -313,7 +313,9 @@ def test_a_step_back_repeats_next_to_nothing(monkeypatch: pytest.MonkeyPatch) ->
             assert free <= 2 * (NEARBY + LOOK_BACK) or number == 0
 
 
-@pytest.mark.skip(reason="one time in six, run and debugger wait for each other after it: a defect that isn't found yet")
+@pytest.mark.skip(
+    reason="one time in six, run and debugger wait for each other after it: a defect that isn't found yet"
+)
 @pytest.mark.parametrize("way", ["back", "back_continue"])
 def test_an_interruption_stops_on_the_way_back(way: str) -> None:
     with DebugSession(kernel(SPIN)) as debug:
