@@ -123,20 +123,14 @@ class Mirror:
         looked_at = self._executable[kernel].get(page >> SLOT_SHIFT, {})
         if looked_at.get(page) == gpa:
             del looked_at[page]
-            view = self.kernel if kernel else self.user
-            entry = view.get(linear)
-            if entry & MIRRORED:
-                view.set(linear, entry | NX)
+            _close(self.kernel if kernel else self.user, linear)
 
     def forget_fetches(self, *, kernel: bool) -> None:
         """Nothing in a view has been looked at: every page of it is NX from now on, its entries at once."""
         view = self.kernel if kernel else self.user
         for slot in self._executable[kernel].values():
             for page in slot:
-                linear = canonical(page)
-                entry = view.get(linear)
-                if entry & MIRRORED:
-                    view.set(linear, entry | NX)
+                _close(view, canonical(page))
         self._executable[kernel].clear()
 
     # -- one page ----------------------------------------------------------------------------
@@ -488,3 +482,10 @@ class Mirror:
         self._last_tables.clear()
         self.kernel.release()
         self.user.release()
+
+
+def _close(view: View, linear: int) -> None:
+    """What the guest maps at a linear address isn't to be fetched from in a view."""
+    entry = view.get(linear)
+    if entry & MIRRORED:
+        view.set(linear, entry | NX)

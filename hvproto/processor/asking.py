@@ -28,7 +28,7 @@ from hvproto.processor.control_block import (
     CTL_WAITING,
     PUSHES,
 )
-from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
+from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags, find_in_tlb
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
@@ -154,20 +154,15 @@ def _push_flags(otherwise: str) -> str:
     jne {otherwise}
     mov esi, dword ptr [r12 + {at.ENV_ESP}]
     sub esi, 4
-    mov ecx, esi
-    and ecx, 0xfff
-    cmp ecx, 0xffc
-    ja {otherwise}
-    mov rdx, rsi
-    shr rdx, {at.TLB_INDEX_SHIFT}
-    and rdx, qword ptr [r12 + {at.ENV_TLB_MASKS + shift}]
-    add rdx, qword ptr [r12 + {at.ENV_TLB_TABLES + shift}]
-    mov rcx, rsi
-    and rcx, -4096
-    cmp rcx, qword ptr [rdx + {at.TLB_WRITE}]
+    mov r8, qword ptr [r12 + {at.ENV_TLB_MASKS + shift}]
+    mov r9, qword ptr [r12 + {at.ENV_TLB_TABLES + shift}]
+    mov r10, rax
+    {find_in_tlb(at.TLB_WRITE, "rsi + 3")}
+    cmp rax, rcx
     jne {otherwise}
     mov rcx, rsi
-    add rcx, qword ptr [rdx + {at.TLB_ADDEND}]
+    add rcx, qword ptr [r9 + rdx + {at.TLB_ADDEND}]
+    mov rax, r10
     mov edx, r15d
     and edx, dword ptr [rbx + {CTL_PUSHED_MASK}]
     or eax, edx

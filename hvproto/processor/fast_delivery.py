@@ -85,7 +85,7 @@ def compute_eflags() -> str:
 """
 
 
-def _find(field: int, last: str) -> str:
+def find_in_tlb(field: int, last: str) -> str:
     """To RDX: the offset of the TLB's entry for the address in ESI; to RCX, the page that it should be for.
 
     That page is the one of the access's last byte: an access across two pages is a miss. R8 is the TLB's mask and R9
@@ -104,7 +104,7 @@ def _find(field: int, last: str) -> str:
 def _load_8() -> str:
     """To RAX: eight bytes at the linear address in ESI."""
     return f"""
-    {_find(at.TLB_READ, "rsi + 7")}
+    {find_in_tlb(at.TLB_READ, "rsi + 7")}
     cmp rax, rcx
     jne slow
     add rsi, qword ptr [r9 + rdx + {at.TLB_ADDEND}]
@@ -219,7 +219,7 @@ no_error:
     add edi, r10d
     sub r13d, edi
     mov esi, r13d
-    {_find(at.TLB_WRITE, "rsi + rdi - 1")}
+    {find_in_tlb(at.TLB_WRITE, "rsi + rdi - 1")}
     mov r8, -1
     cmp rax, rcx
     je no_code_there
