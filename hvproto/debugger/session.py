@@ -135,16 +135,18 @@ class DebugSession:
 
     def back(self, count: int = 1) -> Stop:
         """So many instructions or events back; less if it is interrupted."""
-        for _ in range(count):
-            if self.timeline.back().kind == "interrupted":
-                break
-        return self.stop
+        with self.timeline.journey():
+            for _ in range(count):
+                if self.timeline.back().kind == "interrupted":
+                    break
+            return self.stop
 
     def back_instruction(self) -> Stop:
         """To the instruction before, past all events."""
-        while self.back().position.in_event:
-            pass
-        return self.stop
+        with self.timeline.journey():
+            while self.back().position.in_event and self.stop.kind != "interrupted":
+                pass
+            return self.stop
 
     def edit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """As `call`, for a function that changes something: to go back to before then undoes it."""

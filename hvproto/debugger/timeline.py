@@ -1,6 +1,7 @@
 """The timeline of a run: checkpoints, the present, and the ways between them.
 
 Each checkpoint is a process that waits at a moment of the run (`debuggee`). It never goes on itself: a copy of it does.
+What is asked for is one journey, of many runs and copies perhaps; an interruption ends the whole of it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class DebuggerError(HvprotoError):
 
 @contextmanager
 def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-C do this instead of raising, which could be in the middle of a message."""
+    """Have Ctrl-C do this instead of raising, which could be in the middle of a message. The outermost one is it."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
@@ -74,11 +75,14 @@ class Timeline:
         self.checkpoints: list[Checkpoint] = []
         self.visitors: dict[int, Callable[[], None]] = {}
         """By descriptor: what is called when there is something to read while the run goes on."""
+        self._journeys = 0
+        self._interrupted = self._runs = False
         root, self._process = start(build)
         self._channel = root
-        self.stop = self._await_stop()
-        self.checkpoints.append(Checkpoint(self.stop, root))
-        self._channel = self._copy(self.checkpoints[0])
+        with self._unbroken():
+            self.stop = self._await_stop()
+            self.checkpoints.append(Checkpoint(self.stop, root))
+            self._channel = self._copy(self.checkpoints[0])
 
     def close(self) -> None:
         """End all processes."""
@@ -140,17 +144,63 @@ class Timeline:
             self._on_output(whose, new)
 
     def _await_stop(self) -> Stop:
-        """The next stop. Ctrl-C stops the run."""
-        with _on_ctrl_c(self.interrupt):
-            while True:
-                kind, *rest = self._receive()
-                if kind == "stopped":
-                    self.stop = rest[0]
-                    return self.stop
+        while True:
+            kind, *rest = self._receive()
+            if kind == "stopped":
+                self._runs = False
+                self.stop = rest[0]
+                return self.stop
+
+    def _run(self, goal: Goal, records: bool = False) -> Stop:
+        """Let the present go on to its next stop: at once, if the journey is interrupted already."""
+        if self._interrupted:
+            return self._halt()
+        self._send("resume", goal, records)
+        self._runs = True
+        if self._interrupted:  # in between: nobody has told the run
+            self._send("interrupt")
+        return self._await_stop()
+
+    # -- interruptions -----------------------------------------------------------------------
+
+    @contextmanager
+    def journey(self) -> Iterator[None]:
+        """What is asked for as a whole: from here to its end, Ctrl-C interrupts it, in whichever of its parts."""
+        if self._journeys == 0:
+            self._interrupted = False
+        self._journeys += 1
+        try:
+            with _on_ctrl_c(self.interrupt):
+                yield
+        finally:
+            self._journeys -= 1
 
     def interrupt(self) -> None:
-        """Ask a run that is under way to stop."""
-        self._send("interrupt")
+        """End the journey that is under way: the run stops between two blocks, and no other begins."""
+        self._interrupted = True
+        if self._runs:
+            self._send("interrupt")
+
+    def _halt(self) -> Stop:
+        """The journey ends where it is."""
+        self.stop = replace(self.stop, kind="interrupted", reason="interrupted")
+        return self.stop
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """A question and its answer: Ctrl-C comes after it, as KeyboardInterrupt. In a journey it is the journey's."""
+        pressed = False
+
+        def press() -> None:
+            nonlocal pressed
+            pressed = True
+
+        with _on_ctrl_c(press):
+            yield
+        if pressed:
+            raise KeyboardInterrupt
+
+    # -- checkpoints -------------------------------------------------------------------------
 
     def _copy(self, checkpoint: Checkpoint) -> Channel:
         before, self._channel = getattr(self, "_channel", None), checkpoint.channel
@@ -185,24 +235,24 @@ class Timeline:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of a module in the process of the run, with a `View` and these arguments."""
-        self._send("call", function, arguments)
-        _, value = self._receive()
+        with self._unbroken():
+            self._send("call", function, arguments)
+            _, value = self._receive()
         return value
 
     def resume(self, goal: Goal, *, records: bool = True) -> Stop:
         """Go on from here. A change of watched memory is looked for block by block, then closely."""
-        while not self.stop.ended:
-            began = self.stop.position
-            self._send("resume", goal, records)
-            stop = self._await_stop()
-            if stop.kind != "passed":
-                break
-            self._approach(began, stop.passed_at - CLOSE)
-            self._send("resume", replace(goal, exact=True, until=stop.position), False)
-            closely = self._await_stop()
-            if closely.kind != "goal" or goal.until == stop.position:
-                break
-        return self.stop
+        with self.journey():
+            while not self.stop.ended:
+                began = self.stop.position
+                stop = self._run(goal, records)
+                if stop.kind != "passed":
+                    break
+                self._approach(began, stop.passed_at - CLOSE)
+                closely = self._run(replace(goal, exact=True, until=stop.position))
+                if closely.kind != "goal" or goal.until == stop.position:
+                    break
+            return self.stop
 
     def _approach(self, began: Position, at: int) -> None:
         """To a time, but not to before a moment."""
@@ -213,26 +263,27 @@ class Timeline:
         best = max((each for each in self.checkpoints if each.position.at < at), key=lambda each: each.position)
         if best.position > began:
             self._channel, self.stop = self._copy(best), best.stop
-        self._send("resume", Goal(time=at), False)
-        self._await_stop()
+        self._run(Goal(time=at))
 
     def checkpoint(self) -> None:
         """Make a checkpoint of the present."""
+        self._keep_present(edited=False)
+
+    def _keep_present(self, *, edited: bool) -> None:
         if not self.stop.ended:
-            self._send("fork")
-            _, channel = self._receive()
-            self._keep(Checkpoint(self.stop, channel))
+            with self._unbroken():
+                self._send("fork")
+                _, channel = self._receive()
+                self._keep(Checkpoint(self.stop, channel, edited))
 
     def edit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that changes the run. What came after is no longer there; to go back before undoes it."""
-        for each in [each for each in self.checkpoints if each.position > self.stop.position]:
-            self.checkpoints.remove(each)
-            each.channel.close()
-        result = self.call(function, *arguments)
-        if not self.stop.ended:
-            self._send("fork")
-            _, channel = self._receive()
-            self._keep(Checkpoint(self.stop, channel, edited=True))
+        with self._unbroken():
+            for each in [each for each in self.checkpoints if each.position > self.stop.position]:
+                self.checkpoints.remove(each)
+                each.channel.close()
+            result = self.call(function, *arguments)
+            self._keep_present(edited=True)
         return result
 
     def _forget_edits(self, before: Position) -> None:
@@ -256,23 +307,25 @@ class Timeline:
 
     def goto(self, position: Position) -> Stop:
         """To a moment, or to the first one behind it that there is."""
-        self._forget_edits(position)
-        if position < self.stop.position or self.stop.ended:
-            self._from_before(position)
-        elif position == self.stop.position:
+        with self.journey():
+            self._forget_edits(position)
+            if position < self.stop.position or self.stop.ended:
+                self._from_before(position)
+            elif position == self.stop.position:
+                return self.stop
+            if self.stop.position < position:
+                self.resume(Goal(until=position))
             return self.stop
-        if self.stop.position < position:
-            self.resume(Goal(until=position))
-        return self.stop
 
     def goto_time(self, cycles: int) -> Stop:
         """To the first instruction at or after this virtual time."""
-        if cycles <= self.stop.now:
-            self._from_before(self._before_time(cycles))
-            self._forget_edits(self.stop.position)
-        if self.stop.position.at < cycles or self.stop.position.in_event:
-            self.resume(Goal(time=cycles))
-        return self.stop
+        with self.journey():
+            if cycles <= self.stop.now:
+                self._from_before(self._before_time(cycles))
+                self._forget_edits(self.stop.position)
+            if self.stop.position.at < cycles or self.stop.position.in_event:
+                self.resume(Goal(time=cycles))
+            return self.stop
 
     def _before_time(self, cycles: int) -> Position:
         """The moment of the last checkpoint before a time."""
@@ -282,8 +335,11 @@ class Timeline:
 
     def back(self) -> Stop:
         """To the moment before: the instruction or event that came last; an interruption leaves it on the way."""
-        previous = self._previous(self.stop.position)
-        return self.goto(previous) if previous is not None else self.stop
+        with self.journey():
+            previous = self._previous(self.stop.position)
+            if self._interrupted:
+                return self._halt()
+            return self.goto(previous) if previous is not None else self.stop
 
     def _previous(self, position: Position) -> Position | None:
         """None at the beginning, and if it was interrupted."""
@@ -299,43 +355,41 @@ class Timeline:
                 self.resume(Goal(time=nearby, until=position))
                 if self.stop.position < position:
                     self.checkpoint()
-            if self._goes_on and self.stop.position < position and self.stop.position.at < begin:
+            if not self._interrupted and self.stop.position < position and self.stop.position.at < begin:
                 self.resume(Goal(time=begin, until=position), records=False)
-            if self._goes_on and self.stop.position < position:
+            if not self._interrupted and self.stop.position < position:
                 limit = self.stop.position
                 stop = self.resume(Goal(traces=True, until=position), records=False)
                 if stop.previous is not None:
                     return stop.previous
-                if self._goes_on and limit.index != BETWEEN:
+                if not self._interrupted and limit.index != BETWEEN:
                     return limit
-            if not self._goes_on:
+            if self._interrupted:
                 return None
             distance *= 16
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether nobody has interrupted the last run."""
-        return self.stop.kind != "interrupted"
 
     def back_to(self, goal: Goal) -> Stop:
         """To the last moment before this one at which a run with this goal would have stopped; else to the start.
 
         An interruption leaves it on the way.
         """
-        limit = self.stop.position
-        while True:
-            checkpoint = self._from_before(limit, strictly=True)
-            stop = self.resume(replace(goal, collects=True, until=limit), records=False)
-            if not self._goes_on:
-                return stop
-            if stop.previous is not None:
-                if stop.passed_at:  # the block is known, not the instruction
-                    self._approach(checkpoint.position, stop.passed_at - CLOSE)
-                    closely = replace(goal, collects=True, until=stop.previous, exact=True)
-                    stop = self.resume(closely, records=False)
-                there = self.goto(stop.previous or stop.position)
-                self.stop = replace(there, kind="breakpoint", reason=stop.reason, breakpoint=stop.breakpoint)
-                return self.stop
-            limit = checkpoint.position
-            if checkpoint is self.checkpoints[0]:
-                return self.goto(limit)
+        with self.journey():
+            limit = self.stop.position
+            while True:
+                checkpoint = self._from_before(limit, strictly=True)
+                stop = self.resume(replace(goal, collects=True, until=limit), records=False)
+                if self._interrupted:
+                    return self._halt()
+                if stop.previous is not None:
+                    if stop.passed_at:  # the block is known, not the instruction
+                        self._approach(checkpoint.position, stop.passed_at - CLOSE)
+                        closely = replace(goal, collects=True, until=stop.previous, exact=True)
+                        stop = self.resume(closely, records=False)
+                    there = self.goto(stop.previous or stop.position)
+                    if self._interrupted:
+                        return self._halt()
+                    self.stop = replace(there, kind="breakpoint", reason=stop.reason, breakpoint=stop.breakpoint)
+                    return self.stop
+                limit = checkpoint.position
+                if checkpoint is self.checkpoints[0]:
+                    return self.goto(limit)

@@ -67,6 +67,7 @@ class Watchman:
         self._last = self._hit = None
         self._interrupted_code.begin(goal.skips_interrupts)
         self._touched = []
+        self._interrupted = False
         self._begin_world = self._subject.world
         marks = [each.address for each in goal.breakpoints if each.kind is Watched.ADDRESS]
         if goal.returns_to is not None:

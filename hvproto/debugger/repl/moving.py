@@ -28,8 +28,9 @@ def _count(text: str, usage: str) -> int:
 @COMMANDS.add("run", "From the beginning, to a breakpoint or the end.", _FORWARDS, aliases=("r",), examples=("run",))
 def run(console: Console, argument: str) -> str:
     words(argument, 0, 0, "run")
-    console.debug.goto(START)
-    return told(console.debug, console.debug.cont())
+    with console.debug.timeline.journey():
+        console.debug.goto(START)
+        return told(console.debug, console.debug.cont())
 
 
 @COMMANDS.add(
