@@ -150,16 +150,17 @@ def test_a_pipe_and_a_script(tmp_path: Path) -> None:
     assert done.stdout.count("registers of the guest") == 1
 
 
-def test_ctrl_c_stops_the_run_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "long_one"), [("step", "continue"), ("goto 10000000", "back 1000000")])
+def test_ctrl_c_stops_the_run_and_nothing_else(before: str, long_one: str, tmp_path: Path) -> None:
     script = tmp_path / "commands.txt"
-    script.write_text("step\ncontinue\nregs\nback\n")
+    script.write_text(f"{before}\n{long_one}\nregs\nback\n")
     command = [sys.executable, "-m", "hvproto", "debug", "--boot", "forever", "-x", str(script), "--batch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if line == "(hvproto) continue\n":
+            if line == f"(hvproto) {long_one}\n":
                 time.sleep(0.5)
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 0
