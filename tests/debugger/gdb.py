@@ -12,13 +12,13 @@ needed = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb isn't insta
 
 
 class Gdb:
-    """A gdb; `do` gives the lines that it prints for a command."""
+    """A gdb; `do` gives the lines that it prints for a command. ``before`` are commands before it connects."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *before: str) -> None:
         self._gdb = pygdbmi.GdbController(
             ["gdb", "-nx", "-q", "--interpreter=mi3"], time_to_check_for_additional_output_sec=0.02
         )
-        for line in ("set confirm off", "set pagination off", f"target remote 127.0.0.1:{port}"):
+        for line in ("set confirm off", "set pagination off", *before, f"target remote 127.0.0.1:{port}"):
             self.do(line)
 
     def do(self, line: str, *, until: str = "") -> str:

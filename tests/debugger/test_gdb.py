@@ -42,7 +42,8 @@ class Server:
 
     def __init__(self, build: Build) -> None:
         self.debug = DebugSession(build)
-        self.server = GdbServer(Console(self.debug, lambda _text: None), ("127.0.0.1", 0))
+        self.said: list[str] = []
+        self.server = GdbServer(Console(self.debug, self.said.append), ("127.0.0.1", 0))
         self.port = self.server.address[1]
         self.thread = threading.Thread(target=self.server.serve, daemon=True)
         self.thread.start()
@@ -62,9 +63,9 @@ class Server:
 
 
 @contextmanager
-def connected(build: Build) -> Iterator[tuple[Server, Gdb]]:
+def connected(build: Build, *before: str) -> Iterator[tuple[Server, Gdb]]:
     server = Server(build)
-    gdb = Gdb(server.port)
+    gdb = Gdb(server.port, *before)
     try:
         yield server, gdb
     finally:

@@ -92,11 +92,12 @@ class Elf:
         content = entries + strings + names
         strings_at = base + len(entries)
         names_at = strings_at + len(strings)
+        code_at = HEADER[self.own_class] + PROGRAM_HEADER[self.own_class] * len(self.loads)
         table = b"".join(
             struct.pack("<IIQQQQIIQQ" if self.wide else "<10I", *row)
             for row in (
                 (0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
-                (27, 1, 6, self.loads[0].virtual, HEADER[self.own_class], 0, 0, 0, 1, 0),
+                (27, 1, 6, self.loads[0].virtual, code_at, len(self.loads[0].data), 0, 0, 1, 0),
                 (1, 2, 0, 0, base, len(entries), 3, 1, 4, entry_size),
                 (9, 3, 0, 0, strings_at, len(strings), 0, 0, 1, 0),
                 (17, 3, 0, 0, names_at, len(names), 0, 0, 1, 0),

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 
 from hvproto.debugger.gdb import packets, state
-from hvproto.debugger.gdb.target_xml import Register, description, registers
+from hvproto.debugger.gdb.described import Described, Held
+from hvproto.debugger.gdb.target_xml import Register
 from hvproto.debugger.goal import Breakpoint, Stop, Watched
 from hvproto.debugger.repl.console import Console
 from hvproto.errors import HvprotoError, World
@@ -17,11 +18,15 @@ from hvproto.errors import HvprotoError, World
 THREADS = {1: World.HOST, 2: World.GUEST}
 _SUPPORTED = (
     f"PacketSize={packets.LARGEST:x};qXfer:features:read+;swbreak+;hwbreak+;vContSupported+;QStartNoAckMode+;"
-    "ReverseStep+;ReverseContinue+"
+    "ReverseStep+;ReverseContinue+;exec-events+"
 )
 _OK, _BAD, _UNKNOWN = b"OK", b"E01", b""
 _WATCHES = {"2": "write", "3": "read", "4": "access"}
 _MEMORY = re.compile(r"^([0-9a-f]+),([0-9a-f]+)$", re.IGNORECASE)
+
+
+def _signal(stop: Stop) -> int:
+    return 2 if stop.kind == "interrupted" else 5
 
 
 class Ended(Exception):
@@ -37,7 +42,8 @@ class Stub:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._debug = console.debug
-        world, self.wide = self._debug.call(state.mode_of)
+        world, wide = self._debug.call(state.mode_of)
+        self._described = Described(wide=wide)
         self._thread = self._current = self._thread_of(World(world))
         self._physical = False
         self._inserted: dict[tuple[str, int, int], int] = {}
@@ -89,22 +95,38 @@ class Stub:
 
     # -- stops -------------------------------------------------------------------------------
 
-    def stop_reply(self, stop: Stop, *, going: bool = False, backwards: bool = False) -> bytes:
-        """A `T` packet; `W` for a run that has just ended."""
+    def stop_reply(self, stop: Stop, *, going: bool = False, backwards: bool = False, stepped: bool = False) -> bytes:
+        """A `T` packet; `W` for a run that has just ended; an exec if GDB must first hear of code of another width."""
         world, wide = self._debug.call(state.mode_of)
         self._current = self._thread = self._thread_of(World(world))
         if stop.ended and going:
             return b"W%02x" % ((stop.status or 0) & 0xFF)
-        signal = 2 if stop.kind == "interrupted" else 5
-        reply = f"T{signal:02x}thread:{self._current:x};"
         hit = self._debug.breakpoints.get(stop.breakpoint or 0)
-        if hit is not None and hit.number in self._inserted.values():
-            reply += self._reason(hit)
-        if backwards and stop.position <= self._debug.timeline.checkpoints[0].position:
-            reply += "replaylog:begin;"
-        if wide != self.wide and wide:
-            self._console.say("the processor is in 64-bit code now: reconnect GDB to see all of its registers")
-        return reply.encode()
+        reason = self._reason(hit) if hit is not None and hit.number in self._inserted.values() else ""
+        begin = "replaylog:begin;" if backwards and self._is_at_the_beginning(stop) else ""
+        rest = f"thread:{self._current:x};{begin}"
+        if wide != self._described.wide:
+            if self._described.takes_exec and (going or backwards):
+                self.forget()  # as GDB does: it sets them again
+                changed = hit.address if hit is not None and reason.startswith("watch:") else None
+                held = Held(stop, rest if changed is not None else rest + reason, stepped, changed)
+                return self._described.announce(held, self._current, wide=wide)
+            if wide:
+                self._console.say("the processor is in 64-bit code now: reconnect GDB to see all of its registers")
+        return f"T{_signal(stop):02x}{rest}{reason}".encode()
+
+    def _is_at_the_beginning(self, stop: Stop) -> bool:
+        return stop.position <= self._debug.timeline.checkpoints[0].position
+
+    def _release(self, held: Held) -> bytes:
+        """The stop before which an exec has been told.
+
+        GDB has forgotten by now that it was to step, and what watched memory held before: a trap wouldn't stop it there
+        if it has no breakpoint. Signal 0 does, with no reason given.
+        """
+        breaks = any(kind in "01" and address == held.stop.address for kind, address, _ in self._inserted)
+        signal = 0 if held.needs_stop and not breaks else _signal(held.stop)
+        return f"T{signal:02x}{held.rest}".encode()
 
     def _reason(self, hit: Breakpoint) -> str:
         if hit.kind is Watched.MEMORY:
@@ -113,13 +135,19 @@ class Stub:
         kind = next(kind for (kind, _, _), number in self._inserted.items() if number == hit.number)
         return "swbreak:;" if kind == "0" else "hwbreak:;"
 
+    def _go(self, run: Callable[[], Stop], *, backwards: bool = False, stepped: bool = False) -> bytes:
+        held = self._described.release(self._debug.stop)
+        if held is not None:
+            return self._release(held)
+        return self.stop_reply(run(), going=not backwards, backwards=backwards, stepped=stepped)
+
     def _continue(self, rest: str) -> bytes:
         self._jump(rest)
-        return self.stop_reply(self._debug.cont(), going=True)
+        return self._go(self._debug.cont)
 
     def _step(self, rest: str) -> bytes:
         self._jump(rest)
-        return self.stop_reply(self._debug.step(skips_interrupts=True), going=True)
+        return self._go(lambda: self._debug.step(skips_interrupts=True), stepped=True)
 
     def _jump(self, rest: str) -> None:
         if rest:
@@ -133,9 +161,9 @@ class Stub:
 
     def _backwards(self, rest: str) -> bytes:
         if rest == "s":
-            return self.stop_reply(self._debug.back_instruction(), backwards=True)
+            return self._go(self._debug.back_instruction, backwards=True, stepped=True)
         if rest == "c":
-            return self.stop_reply(self._debug.back_continue(), backwards=True)
+            return self._go(self._debug.back_continue, backwards=True)
         return _UNKNOWN
 
     def _verbose(self, rest: str) -> bytes:
@@ -148,9 +176,6 @@ class Stub:
         return _UNKNOWN
 
     # -- registers ---------------------------------------------------------------------------
-
-    def _registers(self) -> tuple[Register, ...]:
-        return registers(wide=self.wide)
 
     def _values(self) -> dict[str, int]:
         values = self._debug.call(state.read_registers, self._world)
@@ -166,18 +191,18 @@ class Stub:
 
     def _read_all(self, _rest: str) -> bytes:
         values = self._values()
-        return "".join(self._hex(each, values.get(each.name)) for each in self._registers()).encode()
+        return "".join(self._hex(each, values.get(each.name)) for each in self._described.registers).encode()
 
     def _read_one(self, rest: str) -> bytes:
         number = int(rest, 16)
-        found = self._registers()
+        found = self._described.registers
         if number >= len(found):
             return _BAD
         return self._hex(found[number], self._values().get(found[number].name)).encode()
 
     def _write_one(self, rest: str) -> bytes:
         number, _, value = rest.partition("=")
-        register = self._registers()[int(number, 16)]
+        register = self._described.registers[int(number, 16)]
         return self._write(register, value)
 
     def _write(self, register: Register, text: str) -> bytes:
@@ -186,7 +211,7 @@ class Stub:
 
     def _write_all(self, rest: str) -> bytes:
         at, before = 0, self._values()
-        for register in self._registers():
+        for register in self._described.registers:
             size = register.bits // 4
             text, at = rest[at : at + size], at + size
             if len(text) == size and "x" not in text and text != self._hex(register, before.get(register.name)):
@@ -268,6 +293,7 @@ class Stub:
     def _query(self, rest: str) -> bytes:
         name, _, argument = rest.partition(":")
         if name == "Supported":
+            self._described.takes_exec = "exec-events+" in argument.split(";")
             return _SUPPORTED.encode()
         if name == "Xfer" and argument.startswith("features:read:target.xml:"):
             return self._features(argument.rpartition(":")[2])
@@ -289,7 +315,9 @@ class Stub:
 
     def _features(self, place: str) -> bytes:
         offset, size = (int(part, 16) for part in place.split(","))
-        text = description(wide=self.wide).encode()
+        if offset == 0:
+            self._described.wide = self._debug.call(state.mode_of)[1]
+        text = self._described.text.encode()
         part = text[offset : offset + min(size, packets.LARGEST // 2)]
         return (b"m" if offset + len(part) < len(text) else b"l") + packets.escape(part)
 
