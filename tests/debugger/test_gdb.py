@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -170,6 +171,23 @@ def test_ctrl_c_stops_a_run_that_would_go_on_for_ever() -> None:
             answer += line.recv(200)
         assert answer.startswith(b"$T02")
     server.end()
+
+
+def test_a_question_that_came_during_a_run_for_somebody_else_can_be_waited_for() -> None:
+    debug = DebugSession(kernel("again: inc eax\njmp again"))
+    server = GdbServer(Console(debug, lambda _text: None), ("127.0.0.1", 0))
+    with socket.create_connection(server.address, timeout=30) as line:
+        line.sendall(b"+")
+        while not server.is_connected:
+            server.attend()
+        line.sendall(frame(b"?"))
+        assert debug.cont().kind == "interrupted"  # and the question has been taken from the line
+        assert select.select(server.sockets, [], [], 0)[0]
+        server.attend()
+        assert line.recv(200).startswith(b"+$T02")
+        assert not select.select(server.sockets, [], [], 0)[0]
+    server.close()
+    debug.close()
 
 
 def test_clients_come_and_go_and_the_run_stays() -> None:

@@ -51,6 +51,8 @@ class GdbServer:
         self._stub: Stub | None = None
         self._reader = Reader()
         self._packets: list[bytes | None] = []
+        self._bell, self._hammer = socket.socketpair()
+        self._hammer.send(b"!")  # never taken: the bell rings whenever somebody listens to it
         self._gone = False
         self._answers = False
         """Whether a packet is being answered: the run, if it is under way, is so for the client."""
@@ -65,11 +67,17 @@ class GdbServer:
         if self._listener.fileno() >= 0:
             self._console.debug.timeline.visitors.pop(self._listener.fileno(), None)
             self._listener.close()
+            self._bell.close()
+            self._hammer.close()
 
     @property
     def sockets(self) -> list[int]:
-        """The descriptors that have something to read when there is something to do."""
-        return [line.fileno() for line in (self._listener, self._client) if line is not None and line.fileno() >= 0]
+        """The descriptors that have something to read when there is something to do, to be asked for anew each time.
+
+        What has come from the client while the run went on for somebody else isn't on its line any more.
+        """
+        lines = (self._listener, self._client, self._bell if self._packets else None)
+        return [line.fileno() for line in lines if line is not None and line.fileno() >= 0]
 
     @property
     def is_connected(self) -> bool:
