@@ -87,6 +87,7 @@ class QuickExits:
                 self._answer,
                 self._trapped,
                 (Form.cycles_to_halt(_FIRST_FREE), _TO_HALT),
+                (Form.instructions_to_halt(_FIRST_FREE), Form.instructions_to_halt(PAGE_FAULT)),
                 ~(VIRTUAL_FLAGS | EFLAGS_VM | EFLAGS_RF) & _WHOLE,
             )
             self._ports = QuickPorts(guest, self._engine)

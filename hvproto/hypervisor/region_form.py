@@ -44,6 +44,11 @@ class Form(ABC):
         """What a stub takes of virtual time until it halts: the bytes of its pushes and of HLT."""
         return 6 if vector in VECTORS_WITH_ERROR_CODE else 8
 
+    @staticmethod
+    def instructions_to_halt(vector: int) -> int:
+        """... and how many instructions these are."""
+        return 2 if vector in VECTORS_WITH_ERROR_CODE else 3
+
     @abstractmethod
     def gate(self, selector: int, offset: int, dpl: int) -> bytes:
         """An interrupt gate."""

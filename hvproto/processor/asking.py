@@ -10,7 +10,9 @@ from hvproto.processor import private_layout as at
 from hvproto.processor.control_block import (
     CTL_ASK,
     CTL_ASK_CYCLES,
+    CTL_ASK_INSTRUCTIONS,
     CTL_ASK_TRAP,
+    CTL_COUNTING,
     CTL_CPU,
     CTL_DATA_SELECTORS,
     CTL_DEADLINE,
@@ -18,6 +20,7 @@ from hvproto.processor.control_block import (
     CTL_ENV,
     CTL_ERROR,
     CTL_FLAGS,
+    CTL_INSTRUCTIONS,
     CTL_NOT_CANONICAL,
     CTL_NOW,
     CTL_PUSHED,
@@ -26,6 +29,7 @@ from hvproto.processor.control_block import (
     CTL_SIDE,
     CTL_VECTOR,
     CTL_WAITING,
+    NOT_REPEATING,
     PUSHES,
 )
 from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags, find_in_tlb
@@ -92,7 +96,15 @@ def ask(name: str) -> str:
     or r14d, {SOFTWARE}
     {_tell_flags()}
 {name}_known:
+    mov rax, qword ptr [rbx + {CTL_ASK_INSTRUCTIONS}]
+    cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
+    jne {name}_counted
+    mov rax, qword ptr [rbx + {CTL_ASK_INSTRUCTIONS + 8}]
+{name}_counted:
+    mov r15d, dword ptr [rbx + {CTL_COUNTING}]
+    imul r15, rax
     add qword ptr [rbx + {CTL_NOW}], r13
+    add qword ptr [rbx + {CTL_INSTRUCTIONS}], r15
     mov edi, r14d
     mov esi, dword ptr [rbx + {CTL_ERROR}]
     mov rdx, qword ptr [r12 + {at.ENV_EIP}]
@@ -100,6 +112,7 @@ def ask(name: str) -> str:
     call qword ptr [rbx + {CTL_ASK}]
     test eax, eax
     jz {name}
+    mov qword ptr [r12 + {at.ENV_REPEATING}], {NOT_REPEATING}
     {_go_on(name)}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
     mov dword ptr [r12 + {at.ENV_OLD_EXCEPTION}], -1
@@ -107,6 +120,7 @@ def ask(name: str) -> str:
     ret
 {name}:
     sub qword ptr [rbx + {CTL_NOW}], r13
+    sub qword ptr [rbx + {CTL_INSTRUCTIONS}], r15
     mov esi, dword ptr [rbx + {CTL_VECTOR}]
 {name}_unasked:
 """

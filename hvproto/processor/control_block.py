@@ -51,7 +51,10 @@ CTL_PUSHED_MASK = 0x1A0  # the flags that PUSHF pushes as the processor has them
 CTL_TRAPS = 0x1A8  # the address of the table of traps
 CTL_TRAP_MASK = 0x1B0  # ... its number of places less one
 CTL_TRAP_HOOK = 0x1B8  # ... and the address of the hook that each of them has
-CTL_COUNTS = 0x1C0  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_INSTRUCTIONS = 0x1C0  # instructions begun in all blocks before the last one entered, while ...
+CTL_COUNTING = 0x1C8  # ... this is set: new translations count them
+CTL_ASK_INSTRUCTIONS = 0x1D0  # two u64: as CTL_ASK_CYCLES, the instructions of the way that isn't taken
+CTL_COUNTS = 0x1E0  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
 WALK_SIZE = 0x40
@@ -61,6 +64,7 @@ WALK_MARKS = 0x10  # how many entries on its way had A clear before it,
 WALK_MARK = 0x18  # and their addresses in our memory
 CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
+NOT_REPEATING = -1  # where the linear address of an instruction with REP is, if there is none
 PUSHES = 1 << 32
 IN_BLOCK = 1
 """Added to the control block's address: BLOCK is called by a block that has charged its time."""

@@ -212,7 +212,7 @@ class Engine(ABC):
 
     def try_out(self, code: bytes, at: int = 0) -> Outcome:
         """Execute code of ours at a physical address that is the linear one, too; memory and time are put back."""
-        saved, now = bytes(self._ram[at : at + len(code)]), self.now
+        saved, now, instructions = bytes(self._ram[at : at + len(code)]), self.now, self.instructions
         self._ram[at : at + len(code)] = code
         self.flush_code()
         self.write_register(EIP_ID, at)
@@ -220,7 +220,7 @@ class Engine(ABC):
         self.set_deadline(now + len(code) + 1)
         outcome = self.run()
         self._is_tried_out = False
-        self.now = now
+        self.now, self.instructions = now, instructions
         self._ram[at : at + len(code)] = saved
         self.flush_code()
         self.write_register(EIP_ID, 0)
@@ -507,6 +507,21 @@ class Engine(ABC):
     @abstractmethod
     def now(self, value: int) -> None: ...
 
+    @abstractmethod
+    def count_instructions(self, on: bool) -> None:
+        """Count instructions from now on, or no longer; between two runs. Drops all translations. Raises EngineError
+        where it can't be done."""
+
+    @property
+    @abstractmethod
+    def instructions(self) -> int:
+        """Instructions begun while they were counted, see `instruction_count`. What is written counts from then on: the
+        next instruction is begun, also if it goes on with a REP."""
+
+    @instructions.setter
+    @abstractmethod
+    def instructions(self, value: int) -> None: ...
+
     @property
     @abstractmethod
     def last_block(self) -> tuple[int, int]:
@@ -625,7 +640,7 @@ class Engine(ABC):
 
     def _on_watched(self, address: int, _size: int) -> None:
         if not self._is_tried_out and self.guarded(self.callbacks.watched, address, otherwise=True):
-            self.stop()
+            self._stop_at(address)
 
     def _on_syscall(self) -> None:
         self._announce(SystemCall.SYSCALL)
@@ -640,7 +655,11 @@ class Engine(ABC):
 
     def _on_trap(self, address: int, _size: int) -> None:
         if not self._is_tried_out and self.guarded(self.callbacks.trap, address, otherwise=True):
-            self.stop()
+            self._stop_at(address)
+
+    def _stop_at(self, _address: int) -> None:
+        """Stop before the instruction at this linear address, whose hook asks for it."""
+        self.stop()
 
 
 def _check(status: int) -> None:

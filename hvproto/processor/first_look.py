@@ -50,14 +50,20 @@ class FirstLook:
     """
 
     def __init__(
-        self, engine: NativeEngine, answer: Answer, trapped: Answer, cycles: tuple[int, int], mask: int
+        self,
+        engine: NativeEngine,
+        answer: Answer,
+        trapped: Answer,
+        cycles: tuple[int, int],
+        instructions: tuple[int, int],
+        mask: int,
     ) -> None:
         """``answer`` and, for planted traps, ``trapped`` are methods, whose object isn't held.
 
         ``answer`` gets what is asked about - a vector, or what `asking` says - with the error code, EIP (of INT n, that
         behind it) and ESP; ``trapped`` the instruction's first byte, EIP, ESP and EFLAGS. ``cycles`` is the virtual
-        time that the delivery of an INT n takes, and of a fault: it has passed when ``answer`` is called. ``mask``: the
-        flags that are pushed as the processor has them.
+        time that the delivery of an INT n takes, and of a fault, ``instructions`` how many each takes: when ``answer``
+        is called, they have passed. ``mask``: the flags that are pushed as the processor has them.
 
         What it raises ends the run, and comes out of it.
         """
@@ -71,8 +77,9 @@ class FirstLook:
         self.data_selectors = wide(control + block.CTL_DATA_SELECTORS)
         self._summary = word(env + at.ENV_SUMMARY)
         self._ask, self._ask_trap = wide(control + block.CTL_ASK), wide(control + block.CTL_ASK_TRAP)
-        self._cycles = tuple(wide(control + block.CTL_ASK_CYCLES + place) for place in (0, 8))
-        self._taken = cycles
+        places = (block.CTL_ASK_CYCLES, block.CTL_ASK_INSTRUCTIONS)
+        self._takes = tuple(wide(control + place + more) for place in places for more in (0, 8))
+        self._taken = (*cycles, *instructions)
         self._pushed = wide(control + block.CTL_PUSHED)
         self._pushed_mask, self._mask = word(control + block.CTL_PUSHED_MASK), mask
         self.pushed_count = wide(control + block.CTL_PUSHED_COUNT)
@@ -85,8 +92,8 @@ class FirstLook:
         self._ask.value, self._ask_trap.value = self._addresses
         self.side.value = 0
         self._pushed_mask.value = self._mask
-        for cell, cycles in zip(self._cycles, self._taken, strict=True):
-            cell.value = cycles
+        for cell, taken in zip(self._takes, self._taken, strict=True):
+            cell.value = taken
 
     def push(self, flags: int) -> None:
         """Have PUSHFD push these, besides those of ``mask``, with nobody asked: until anything else calls Python."""

@@ -21,7 +21,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import EngineError
-from hvproto.processor import block_beginnings, delivery_thunks, run_thunks
+from hvproto.processor import block_beginnings, delivery_thunks, instruction_count, run_thunks
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor.asking import ASK_TRAP
@@ -129,6 +129,11 @@ class NativeEngine(Engine):
         sets = b"".join(map(block.bits, (PREFIXES, UPDATES, UPDATES_0F)))
         ctypes.memmove(control + block.CTL_PREFIXES, sets, len(sets))
         self._now = ctypes.c_uint64.from_address(control + block.CTL_NOW)
+        self._instructions = ctypes.c_uint64.from_address(control + block.CTL_INSTRUCTIONS)
+        self._counting = ctypes.c_uint32.from_address(control + block.CTL_COUNTING)
+        self._number = ctypes.c_uint32.from_address(self.state_address + at.ENV_NUMBER)
+        self._repeating = ctypes.c_int64.from_address(self.state_address + at.ENV_REPEATING)
+        self._repeating.value = block.NOT_REPEATING
         self._deadline = ctypes.c_uint64.from_address(control + block.CTL_DEADLINE)
         self._stopped = ctypes.c_uint32.from_address(control + block.CTL_STOPPED)
         self._block_start = ctypes.c_uint64.from_address(control + block.CTL_BLOCK_START)
@@ -366,6 +371,22 @@ class NativeEngine(Engine):
     @now.setter
     def now(self, value: int) -> None:
         self._now.value = value
+
+    def count_instructions(self, on: bool) -> None:
+        if on and not instruction_count.install():
+            raise EngineError("the native engine can't count instructions here: set HVPROTO_ENGINE=portable")
+        self._counting.value = on
+        self.instructions = self.instructions
+        self.flush_code()
+
+    @property
+    def instructions(self) -> int:
+        return self._instructions.value + self._number.value
+
+    @instructions.setter
+    def instructions(self, value: int) -> None:
+        self._instructions.value, self._number.value = value, 0
+        self._repeating.value = block.NOT_REPEATING
 
     @property
     def last_block(self) -> tuple[int, int]:

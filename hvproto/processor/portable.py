@@ -8,6 +8,7 @@ read there, and written by changing a saved context and restoring it.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.processor import calibration
+from hvproto.processor.counted_blocks import Code, CountedBlocks
 from hvproto.processor.engine import (
     DEBUG_IDS,
     EFLAGS_ID,
@@ -28,7 +30,7 @@ from hvproto.processor.engine import (
     PendingException,
 )
 from hvproto.processor.errand import execute_privileged
-from hvproto.processor.exceptions import Raised
+from hvproto.processor.exceptions import DEBUG_VECTOR, Raised
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import CR0_PE, CR0_PG, DR7_ENABLED, EFLAGS_IF, EFLAGS_RF, Setting, SettingValue
 from hvproto.processor.state import StateView
@@ -61,11 +63,17 @@ class PortableEngine(Engine):
     """(port, size) -> the fault of an access that IOPL and the TSS's bitmap forbid; set by the processor."""
     code_byte: Callable[[int], int]
     """offset from EIP -> byte of code there; set by the processor."""
+    code: Code
+    """What is to be counted; set by the processor."""
+    code_address: Callable[[], int]
+    """The linear address of CS:EIP; set by the processor."""
 
     def __init__(self, ram: memoryview, callbacks: Callbacks) -> None:
         self._flags_are_new = True
         self._copy_is_stale = True
         self._returns: set[int] = set()
+        self._counted: CountedBlocks | None = None
+        self._instructions = 0
         super().__init__(ram, callbacks)
         self._now = 0
         self._deadline = 0
@@ -80,6 +88,10 @@ class PortableEngine(Engine):
         self._copy = self.uc.context_save()
         self._copy_is_stale = False
         self._running = False
+        self._has_failed = False
+        """Whether the engine has ended the last run in the middle of an instruction."""
+        self._left_at: int | None = None
+        """The linear address of an instruction at which a hook has ended it."""
         address = ctypes.cast(self._copy.context, ctypes.c_void_p).value or 0
         self._view = StateView(address, calibration.layout())
         self.hook(uc_const.UC_HOOK_INTR, self._on_interrupt)
@@ -163,6 +175,25 @@ class PortableEngine(Engine):
     def now(self, value: int) -> None:
         self._now = value
 
+    def count_instructions(self, on: bool) -> None:
+        instructions = self.instructions
+        self._counted = CountedBlocks(lambda address, size: me.code(address, size)) if on else None
+        me = weakref.proxy(self)
+        self.instructions = instructions
+        self.flush_code()
+
+    @property
+    def instructions(self) -> int:
+        return self._instructions if self._counted is None else self._counted.count
+
+    @instructions.setter
+    def instructions(self, value: int) -> None:
+        if self._counted is None:
+            self._instructions = value
+        else:
+            self._counted.count = value
+            self._counted.forget_rounds()
+
     @property
     def last_block(self) -> tuple[int, int]:
         return self._last_block
@@ -186,6 +217,30 @@ class PortableEngine(Engine):
         self.uc.emu_stop()
 
     def run(self) -> Outcome:
+        if self._counted is None:
+            return self._run()
+        self._counted.close()
+        self._left_at = None
+        outcome = None
+        try:
+            outcome = self._run()
+        finally:
+            self._settle(outcome)
+        return outcome
+
+    def _settle(self, outcome: Outcome | None) -> None:
+        """Take back of the count what stands behind the instruction at which a run has ended, in its block."""
+        assert self._counted is not None
+        if self._left_at is not None:
+            self._counted.leave(self._left_at)
+        elif self._has_failed or outcome is Outcome.URGENT_STORE:
+            self._counted.leave(self.code_address())
+        elif outcome is Outcome.EXCEPTION:
+            assert self.pending is not None
+            if self.pending.vector != DEBUG_VECTOR:  # a trap: its instruction was the block's last
+                self._counted.leave(self.code_address())
+
+    def _run(self) -> Outcome:
         self.raise_failure()  # Ctrl-C may have come since the last run
         self._asked = False
         self._vector = None
@@ -199,6 +254,7 @@ class PortableEngine(Engine):
                                     ctypes.c_uint64(0), ctypes.c_size_t(0))  # fmt: skip
         self._running = False
         self._copy_is_stale = True
+        self._has_failed = bool(status)
         self.raise_failure()
         if status == uc_const.UC_ERR_WRITE_PROT:
             return Outcome.URGENT_STORE
@@ -253,6 +309,18 @@ class PortableEngine(Engine):
         else:
             self._now += size
             self._last_block = address, address + size
+            if self._counted is not None:
+                self._counted.begin(address, size)
+
+    def _on_new_block(self, block: Any, before: Any) -> None:
+        if self._counted is not None and not self._is_tried_out:
+            found = block.contents
+            self.guarded(self._counted.translated, found.pc, found.size)
+        super()._on_new_block(block, before)
+
+    def _stop_at(self, address: int) -> None:
+        self._left_at = address
+        super()._stop_at(address)
 
     def _resumes(self) -> bool:
         """Whether RF is set and matters; cleared where it doesn't, before PUSHF can show it."""

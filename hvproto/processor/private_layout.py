@@ -39,11 +39,21 @@ TRANSLATOR_LAST_OPERATION, OPERATION_LINK, CALLED_WITH_4 = 0x7390, 0x08, 0x38
 arguments and no result has the function."""
 TRANSLATOR_UC, TRANSLATOR_ENV, TRANSLATOR_OPERATIONS = 0x9970, 0x388, 0x38
 """Of the translator's context: the instance, the temporary that stands for the state, the number of operations."""
-TCG_SET_LABEL, TCG_ST_I32, TCG_LD32S_I64, TCG_LD_I64, TCG_ST_I64 = 0x01, 0x10, 0x48, 0x49, 0x4D
-TCG_ADD_I64, TCG_OR_I64, TCG_EXTU_I32_I64 = 0x4E, 0x58, 0x64
+TRANSLATOR_FIRST_OPERATION, OPERATION_ARGUMENTS = 0x7388, 0x18
+"""... and where it has the first one, and an operation its arguments."""
+TCG_SET_LABEL, TCG_MOVI_I32, TCG_ST_I32 = 0x01, 0x06, 0x10
+TCG_MOVI_I64, TCG_SETCOND_I64, TCG_LD32U_I64, TCG_LD32S_I64, TCG_LD_I64, TCG_ST_I64 = 0x40, 0x41, 0x47, 0x48, 0x49, 0x4D
+TCG_ADD_I64, TCG_SUB_I64, TCG_OR_I64, TCG_EXTU_I32_I64 = 0x4E, 0x4F, 0x58, 0x64
 """Operations of the translator's intermediate code."""
-TCG_LESS = 2
-"""... and its signed comparison."""
+TCG_INSN_START = 0x81
+"""... and the mark where an instruction's operations begin: its first argument is the linear address."""
+TCG_LESS, TCG_EQUAL = 2, 8
+"""... and its comparisons, of which the first is signed."""
+BLOCK_BYTES, BLOCK_OPTIONS, BLOCK_LENGTH_MASK = 0x14, 0x18, 0x7FFF
+"""Of a translated block: its size; and among its options, how many instructions it was to have, 0 if as many as there
+are. One that is to have one is the instruction that has overwritten its own block, once more."""
+ENV_NUMBER, ENV_REPEATING = -0x0C, -0x08
+"""Before the state, 4 and 8 bytes that align it and that the engine has no use for: ours, see `instruction_count`."""
 ENV_REGS = 0x00
 ENV_EIP = 0x80
 ENV_EFLAGS = 0x88
@@ -194,12 +204,16 @@ def _check_tlb(uc: Any, host: int) -> str | None:
     The probe's code is on the first page and its data on the second.
     """
     data = 2 * _PAGE
+    words = (ctypes.c_uint32 * 3).from_address(places(uc)[1] + ENV_NUMBER)
+    words[:] = [1, 2, 3]
     uc.mem_write(_PAGE, _PROBE)
     uc.reg_write(x86_const.UC_X86_REG_RSI, data)
     uc.reg_write(x86_const.UC_X86_REG_RAX, 0x100)  # 0 - 1: CF, PF, AF and SF
     uc.emu_start(_PAGE, 0)
     _, env = places(uc)
     read = ctypes.c_uint64.from_address
+    if list(words) != [1, 2, 3]:
+        return "the words before the processor state aren't free"
     index = data >> TLB_INDEX_SHIFT & read(env + ENV_TLB_MASK).value
     entry = read(env + ENV_TLB_TABLE).value + index
     in_ram = read(env + ENV_TLB_RAM).value + (index >> TLB_ENTRY_SHIFT - 4)

@@ -134,11 +134,14 @@ class Processor(RegisterFile):
         self._deadline = 0
         self._breath_end = 0
         self._until_open = False
+        self._counts_instructions = False
         self.engine = choose_engine(engine)(ram, self)
         if isinstance(self.engine, PortableEngine):
             me = weakref.proxy(self)
             self.engine.port_refusal = lambda port, size: me._port_refusal(port, size)
             self.engine.code_byte = lambda offset: me._code_byte(offset)
+            self.engine.code = lambda address, size: (me.peek_some(address, size), me.decoder_mode)
+            self.engine.code_address = lambda: me.code_address
 
     @property
     def model(self) -> Model | None:
@@ -185,6 +188,30 @@ class Processor(RegisterFile):
     def advance_to(self, when: int) -> None:
         """Let time pass while the processor is halted."""
         self.engine.now = max(self.engine.now, when)
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that the processor has begun, in all modes and worlds, while `count_instructions` was on.
+
+        Begun counts, and once: whether it then completes, faults, or traps and is performed by a hypervisor. It counts
+        again where it is begun anew after a handler has run. A string instruction with REP is one, whatever its rounds.
+        What handlers in Python do is none. (SDM vol. 3, 20.2, has a counter of those that retire instead.)
+        """
+        return self.engine.instructions
+
+    @property
+    def counts_instructions(self) -> bool:
+        return self._counts_instructions
+
+    def count_instructions(self, on: bool = True) -> None:
+        """Count `instructions` from now on, or no longer; to be called between two runs.
+
+        All translated code is dropped if that is a change. Time, and how code is cut into basic blocks, are the same.
+        Raises EngineError where it can't be done.
+        """
+        if on != self._counts_instructions:
+            self.engine.count_instructions(on)
+            self._counts_instructions = on
 
     def spend(self, cycles: int) -> None:
         """Let time pass in the middle of a run: the instruction that is under way takes longer than its bytes say."""
@@ -240,7 +267,7 @@ class Processor(RegisterFile):
             if self._breakpoints:
                 alone = True
                 hits, delivered = self._breakpoints.hits(self, instruction_at(self)), engine.delivered
-            began = engine.now
+            began, counted = engine.now, engine.instructions if self._counts_instructions else 0
             end = self._deadline if self._deadline < self._breath_end else self._breath_end
             start = self.eip if alone else 0
             if alone:
@@ -276,8 +303,11 @@ class Processor(RegisterFile):
                         self._breath_end = engine.now + engine.breath
                 case Outcome.HALTED:
                     return Stop.HALT
-                case Outcome.RESUMING | Outcome.URGENT_STORE:
+                case Outcome.RESUMING:
                     alone = True
+                case Outcome.URGENT_STORE:
+                    alone = True
+                    self._begin_anew(counted)
                 case Outcome.EXCEPTION:
                     assert engine.pending is not None
                     if is_premature(self, engine.pending) and not (was_alone and self.eip == start):
@@ -285,6 +315,7 @@ class Processor(RegisterFile):
                             self._trap(hits)
                         alone = True
                         self.cr2 = engine.cr2_before
+                        self._begin_anew(counted)
                         continue
                     pending = explained(self, engine.pending)
                     if pending.vector == DEBUG_VECTOR and not pending.software:
@@ -293,6 +324,18 @@ class Processor(RegisterFile):
                 case Outcome.SYSTEM_CALL:
                     if not self._perform(engine.system_call):
                         return Stop.TRAP
+
+    def _begin_anew(self, counted: int) -> None:
+        """The instruction at EIP is to be begun once more, with no handler between, and counts once.
+
+        ``counted``: the count when the run began. Without a block since then, the one at EIP couldn't be translated.
+        """
+        if not self._counts_instructions:
+            return
+        instructions = self.engine.instructions
+        start, end = self.engine.last_block
+        if instructions != counted and start <= self.code_address < end:
+            self.engine.instructions = instructions - 1
 
     def _translate_anew(self) -> None:
         engine, lookout = self.engine, self._lookout

@@ -40,13 +40,14 @@ def run(image: Image, *, listens: bool, enabled: bool = True) -> tuple[int, dict
     if not listens:
         stage.bus.unsubscribe(stage.events.append)
     guest.quick.enabled = enabled
+    processor.count_instructions()
     status = stage.run(LIMIT)
     processor.restore_context(guest.kept_registers)
     guest.settle(LIMIT)
     clock = guest.pc.board.clock
     found = {
         "status": (status, str(stage.error or "")), "output": bytes(stage.output), "memory": stage.guest_ram(),
-        "time": processor.now, "agenda": sorted(entry[0] for entry in clock.agenda if not entry[2].cancelled),
+        "time": processor.now, "instructions": processor.instructions, "agenda": sorted(entry[0] for entry in clock.agenda if not entry[2].cancelled),
         "unclaimed": guest.board.ports.unclaimed, "interrupts": guest.board.pit.raised,
         "state": _state(guest.cpu),
     }  # fmt: skip

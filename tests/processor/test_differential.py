@@ -41,6 +41,7 @@ def _observe(bench: Bench) -> tuple[object, ...]:
     cpu = bench.cpu
     return (
         cpu.now,
+        cpu.instructions,
         cpu.registers(),
         cpu.cpl,
         cpu.cr2,
