@@ -120,14 +120,16 @@ class TripleFault(RunError):
 
 
 class LimitReached(RunError):
-    """The run used up its allowance of virtual time."""
+    """The run used up its allowance; ``limit`` is in ``unit``: "cycles" of virtual time, or "instructions"."""
 
-    def __init__(self, where: Where, limit: int) -> None:
+    def __init__(self, where: Where, limit: int, unit: str = "cycles") -> None:
         self.limit = limit
+        self.unit = unit
+        option = "--limit" if unit == "cycles" else "limit"
         super().__init__(
             where,
-            f"still running after the limit of {limit:,} cycles",
-            "Give a larger --limit if it only needs longer.",
+            f"still running after the limit of {limit:,} {unit}",
+            f"Give a larger {option} if it only needs longer.",
         )
 
 

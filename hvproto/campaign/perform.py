@@ -52,7 +52,7 @@ def perform(scenario: Scenario) -> Result:
 def _perform(scenario: Scenario) -> Result:
     plan = Plan.parse(scenario.plan)
     policy = DEFAULT_POLICY if scenario.policy is None else scenario.policy.make()()
-    hv = Hv(scenario.host, scenario.image, scenario.plan, limit=scenario.hosted_limit, policy=policy)
+    hv = Hv(scenario.host, scenario.image, scenario.plan, policy=policy)
     watch = None if plan.guest_in_process else HostWatch(hv)
     schedule = parse_schedule(scenario.relocation, scenario.seed)
     relocator = Relocator(schedule)
@@ -60,7 +60,7 @@ def _perform(scenario: Scenario) -> Result:
         hv.on(Exit)(relocator)
     for handler in scenario.handlers:
         hv.on(Exit)(handler.make())
-    ending = Ending.of(hv.run)
+    ending = Ending.of(lambda: hv.run(cycles=scenario.hosted_limit))
     kind, detail = "", ""
     try:
         if watch is not None:
@@ -99,7 +99,7 @@ def _alone_of(scenario: Scenario, size: int) -> Alone:
     key = guest if isinstance(guest, Generated) else (guest.segments, guest.entry, guest.disk)
     whole = (key, size, scenario.limit)
     if whole not in _alone:
-        _alone[whole] = run_alone(scenario.image, size, limit=scenario.limit)
+        _alone[whole] = run_alone(scenario.image, size, cycles=scenario.limit)
         if len(_alone) > _KEPT:
             _alone.popitem(last=False)
     return _alone[whole]

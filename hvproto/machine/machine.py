@@ -7,7 +7,9 @@ can be taken, a stop that somebody asked for. Everything that is decided is deci
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from unicorn import UcError
 
@@ -15,6 +17,7 @@ from hvproto.addresses import GPA
 from hvproto.errors import EngineError, LimitReached, MachineError, NoMemory, RunError, TripleFault, Where, World
 from hvproto.images.image import Image
 from hvproto.images.multiboot_info import BootOptions
+from hvproto.machine.allowance import Allowance
 from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.bios.bios import Bios
 from hvproto.machine.board import Board
@@ -106,6 +109,8 @@ class Machine:
             after_access=lambda: me._keep_appointments(),
         )
         self.processor.behind = self.platform.space
+        self.allowance: Allowance | None = None
+        """The instructions that may still be executed, if they are limited: see `allowing`."""
         self._nmi_waits = False
         self._is_off = False
         self._resets = False
@@ -319,6 +324,8 @@ class Machine:
 
     def run_processor(self, deadline: int) -> Stop:
         """`Processor.run`, with the engine's failures made into errors that say where."""
+        if self.allowance is not None:
+            deadline = self.allowance.bound(deadline)
         try:
             return self.processor.run(deadline)
         except Shutdown as shutdown:
@@ -399,6 +406,9 @@ class Machine:
 
         Raises LimitReached if it doesn't come in time, and what `run` raises; MachineError if the machine ends first.
         """
+        self._run_until(text, lambda look: self.run(self.processor.now + limit, look))
+
+    def _run_until(self, text: str, run: Callable[[Callable[[int], None]], int]) -> None:
         wanted = text.encode("latin-1", "replace")
         next_look = 0
 
@@ -410,7 +420,7 @@ class Machine:
                     raise _Found
 
         try:
-            status = self.run(self.processor.now + limit, look)
+            status = run(look)
         except _Found:
             return
         if wanted not in self.serial_output and wanted not in self.debug_output and text not in self.screen.text:
@@ -421,9 +431,35 @@ class Machine:
         return self.bios is not None and self.bios.serve()
 
     def check_limit(self, limit: int) -> None:
-        """Raise LimitReached once virtual time has come to ``limit``."""
+        """Raise LimitReached once virtual time has come to ``limit``; do what is to be done after `allowing`."""
         if self.processor.now >= limit:
             raise LimitReached(self.where(), limit)
+        allowance = self.allowance
+        if allowance is not None and allowance.left <= 0:
+            self.allowance = None
+            allowance.then()
+
+    @contextmanager
+    def allowing(
+        self, instructions: int, then: Callable[[], None] | None = None, *, since: int | None = None
+    ) -> Iterator[None]:
+        """Limit the runs of the block to so many instructions in all, the host's and those of its guests.
+
+        They are used up at the first block boundary at or after them: then ``then`` is called, between two runs of the
+        processor, and without it LimitReached raised. They are counted from now, or from where
+        `Processor.instructions` was ``since``. A halted processor uses none, however long it waits.
+        """
+        self.processor.count_instructions()
+        began = self.processor.instructions if since is None else since
+        before = self.allowance
+        self.allowance = Allowance(self.processor, instructions, began, then or partial(self._used_up, instructions))
+        try:
+            yield
+        finally:
+            self.allowance = before
+
+    def _used_up(self, instructions: int) -> None:
+        raise LimitReached(self.where(), instructions, "instructions")
 
 
 class _Found(Exception):

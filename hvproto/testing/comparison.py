@@ -12,7 +12,7 @@ from hvproto.errors import LimitReached, RunError
 from hvproto.events import Event
 from hvproto.images.image import Image
 from hvproto.images.load import load_image
-from hvproto.testing.bare import LIMIT, BareMachine
+from hvproto.testing.bare import BareMachine
 from hvproto.testing.hv import Hv
 
 _PAGE = 4096
@@ -116,11 +116,13 @@ class Alone:
         return bytes(memory)
 
 
-def run_alone(guest: Image, size: int, *, engine: str | None = None, limit: int = LIMIT) -> Alone:
-    """Run a kernel on a bare machine with ``size`` bytes of memory, for at most ``limit`` cycles."""
+def run_alone(
+    guest: Image, size: int, *, engine: str | None = None, limit: int | None = None, cycles: int | None = None
+) -> Alone:
+    """Run a kernel on a bare machine with ``size`` bytes of memory; ``limit`` and ``cycles`` are those of its `run`."""
     bare = BareMachine(size, engine=engine)
     bare.load(guest)
-    ending = Ending.of(lambda: bare.run(limit))
+    ending = Ending.of(lambda: bare.run(limit, cycles=cycles))
     words = np.frombuffer(bare.ram.view, np.uint64).reshape(-1, _PAGE // 8)
     used = np.flatnonzero(words.any(axis=1)).tolist()
     pages = {at * _PAGE: words[at].tobytes() for at in used}
@@ -133,13 +135,14 @@ def assert_transparent(
     *,
     host: Image | None = None,
     engine: str | None = None,
-    limit: int = LIMIT,
+    limit: int | None = None,
     ignore: Sequence[range] = (),
 ) -> None:
     """A guest does the same alone on the bare machine and under a plan: output, exit status, and every byte of memory.
 
-    ``ignore`` are ranges of GPAs that may differ: what depends on time. ``limit`` is in cycles of each run. Raises
-    AssertionError with the first difference, and what the runs raise unless both end with the same kind of error.
+    ``ignore`` are ranges of GPAs that may differ: what depends on time. ``limit`` is in instructions of each run, as
+    that of `Hv`. Raises AssertionError with the first difference, and what the runs raise unless both end with the same
+    kind of error.
     """
     hosted = Hv(host or load_image(kernel_path(DEFAULT_HOST)), guest, plan, engine=engine, limit=limit)
     ending = Ending.of(hosted.run)

@@ -18,7 +18,7 @@ from hvproto.hypervisor.session import Session
 from hvproto.images.image import Image
 from hvproto.machine.machine import Machine
 from hvproto.processor.settings import Setting, SettingValue
-from hvproto.testing.bare import LIMIT
+from hvproto.testing.bare import allowed
 from hvproto.testing.hooks import Hook, Hooks, What
 from hvproto.testing.places import Place, address_of
 from hvproto.testing.recorded import Recorded
@@ -37,8 +37,9 @@ class _Pause(Exception):
 class Hv:
     """A host with one guest, from power-on to the end, in as many steps as the test likes.
 
-    ``limit`` is in cycles, bytes of executed code, and for the whole run; ``relocate_every`` moves a mirrored guest's
-    region before every so-manieth exit, ``policy`` says where it goes when the guest wants its place.
+    ``limit`` is in instructions (`Processor.instructions`: the host's, the hypervisor's stubs' and the guest's) and for
+    the whole run; without one it is 250,000,000, in a second of virtual time. ``relocate_every`` moves a mirrored
+    guest's region before every so-manieth exit, ``policy`` says where it goes when the guest wants its place.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Hv:
         plan: str = "mirrored",
         *,
         engine: str | None = None,
-        limit: int = LIMIT,
+        limit: int | None = None,
         relocate_every: int | None = None,
         disk: bytes | None = None,
         policy: RelocationPolicy = DEFAULT_POLICY,
@@ -170,32 +171,44 @@ class Hv:
 
     # -- running -----------------------------------------------------------------------------
 
-    def run(self, limit: int | None = None) -> int:
+    def run(self, limit: int | None = None, *, cycles: int | None = None) -> int:
         """Run to the end, or until a hook on events says "stop"; the exit status, -1 after a stop.
 
-        ``limit`` is in cycles from now. Raises GuestAssertion, HookError, LimitReached and other RunErrors.
+        ``limit`` is in instructions from now, and ends the run at the first block boundary at or after so many,
+        however much time passes in HLT; ``cycles`` is virtual time from now. Without either it is the limit of the
+        whole run. Raises GuestAssertion, HookError, LimitReached and other RunErrors.
         """
         __tracebackhide__ = True
-        self._advance(self.limit if limit is None else self.now + limit)
+        instructions, time = allowed(limit, cycles, self.limit)
+        of_all = limit is None and cycles is None
+        since = 0 if of_all else self.machine.processor.instructions
+        end = None if time is None else time if of_all else self.now + time
+        if instructions is None:
+            self._advance(end)
+        else:
+            with self.machine.allowing(instructions, since=since):
+                self._advance(end)
         return -1 if self.status is None else self.status
 
     @contextmanager
     def wait_for(
         self,
         *kinds: type[Event],
-        limit: int = LIMIT,
+        limit: int | None = None,
         where: Callable[[Any], bool] = lambda _event: True,
         count: int = 1,
     ) -> Iterator[list[Event]]:
-        """Do the block, then run until such an event has come, ``count`` times; at most ``limit`` cycles from now.
+        """Do the block, then run until such an event has come, ``count`` times, for at most ``limit`` instructions.
 
-        What was seen, in the block or afterwards, is in the list; the guest stands at its next exit. Raises NotSeen,
-        which says what came instead, what `run` raises, and BadInput for a limit that isn't positive.
+        They are counted from behind the block; without a limit it is 250,000,000, in a second of virtual time. What was
+        seen, in the block or afterwards, is in the list; the guest stands at its next exit. Raises NotSeen, which says
+        what came instead, what `run` raises, and BadInput for a limit that isn't positive.
         """
-        if limit < 1:
-            raise BadInput(f"limit={limit!r}: it takes at least one cycle to wait for something")
+        instructions, time = allowed(limit, None, None)
+        assert instructions is not None
         seen: list[Event] = []
         waiting = False
+        passed: list[str] = []
 
         def look(event: Event) -> None:
             if isinstance(event, kinds) and len(seen) < count and where(event):
@@ -203,27 +216,40 @@ class Hv:
                 if waiting and len(seen) == count:
                     self._stop()
 
+        def give_up(reason: str) -> None:
+            passed.append(reason)
+            self._stop()
+
         self.session.bus.subscribe(look)
         began = len(self.events)
         try:
             yield seen
             waiting = True
             if len(seen) < count:
-                self._wait(seen, count, limit)
+                self._wait(instructions, time, give_up)
         finally:
             self.session.bus.unsubscribe(look)
         if len(seen) < count:
             names = " or ".join(kind.__name__ for kind in kinds)
-            reason = "the run ended" if self.ended else f"{limit:,} cycles passed"
+            reason = "the run ended" if self.ended else f"{passed[0]} passed"
             came = self.events[began:]
             raise NotSeen(f"{names}: seen {len(seen)} of {count} times before {reason}; {Recorded(came).summary()}")
 
-    def _wait(self, seen: list[Event], count: int, limit: int) -> None:
-        alarm = self.machine.clock.at(self.now + limit, self._stop)
-        try:
-            self._advance(None)
-        finally:
-            alarm.cancel()
+    def _wait(self, instructions: int, time: int | None, give_up: Callable[[str], None]) -> None:
+        def used_up() -> None:
+            give_up(f"{instructions:,} instructions")
+            if self.machine.world is World.HOST:
+                raise _Pause  # at once: it stands between two rounds
+
+        with self.machine.allowing(instructions, used_up):
+            if time is None:
+                self._advance(None)
+                return
+            alarm = self.machine.clock.at(self.now + time, lambda: give_up(f"{time:,} cycles"))
+            try:
+                self._advance(None)
+            finally:
+                alarm.cancel()
 
     def _advance(self, limit: int | None) -> None:
         """Run until somebody stops it, or the end."""

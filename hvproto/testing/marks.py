@@ -12,7 +12,7 @@ MARKERS = (
     "plan(text, ...): run the test under each of these plans",
     "paging(mode, ...): run it with assemble.kernel in each of these: none, 2-level, pse, pae, 4-level",
     "bits(number, ...): run it with assemble.kernel in 32- and 64-bit code; modes that there aren't are left out",
-    "limit(cycles): the most virtual time that the test's runs may take; a cycle is a byte of executed code",
+    "limit(instructions): the most instructions that the test's runs may take, the host's and its guests'",
 )
 
 
@@ -41,14 +41,15 @@ def engine_of(config: pytest.Config) -> str | None:
     return None if chosen == "both" else chosen
 
 
-def limit_of(node: pytest.Item, default: int) -> int:
+def limit_of(node: pytest.Item) -> int | None:
+    """Instructions; None without the marker."""
     mark = node.get_closest_marker("limit")
     if mark is None:
-        return default
-    cycles = _arguments(mark, 1)[0]
-    if not isinstance(cycles, int) or cycles < 1:
-        raise pytest.UsageError(f"limit({cycles!r}): give a number of cycles, at least 1")
-    return cycles
+        return None
+    instructions = _arguments(mark, 1)[0]
+    if not isinstance(instructions, int) or instructions < 1:
+        raise pytest.UsageError(f"limit({instructions!r}): give a number of instructions, at least 1")
+    return instructions
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

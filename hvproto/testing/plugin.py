@@ -91,9 +91,9 @@ def assemble(request: pytest.FixtureRequest, hv_mode: tuple[int, str | None]) ->
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, hv_engine: str | None) -> BareMachine:
     """A bare machine with 16 MiB: `load` an image, `run` it."""
-    from hvproto.testing.bare import LIMIT, BareMachine
+    from hvproto.testing.bare import BareMachine
 
-    return BareMachine(engine=hv_engine, limit=marks.limit_of(request.node, LIMIT))
+    return BareMachine(engine=hv_engine, limit=marks.limit_of(request.node))
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +111,6 @@ def guest() -> Image:
 @pytest.fixture
 def hv(request: pytest.FixtureRequest, host: Image, guest: Image, hv_plan: str, hv_engine: str | None) -> Hv:
     """A run of `guest` under `host`, which begins when the test says ``hv.run()`` or waits for something."""
-    from hvproto.testing.bare import LIMIT
     from hvproto.testing.hv import Hv
 
     return Hv(
@@ -119,7 +118,7 @@ def hv(request: pytest.FixtureRequest, host: Image, guest: Image, hv_plan: str, 
         guest,
         hv_plan,
         engine=hv_engine,
-        limit=marks.limit_of(request.node, LIMIT),
+        limit=marks.limit_of(request.node),
         relocate_every=request.config.getoption("--hv-relocate-every"),
     )
 

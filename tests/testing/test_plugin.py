@@ -212,6 +212,6 @@ def test_bad_marks(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest("--strict-markers")
     result.assert_outcomes(failed=1, errors=2)
-    result.stdout.fnmatch_lines(["*UsageError: limit(-3): give a number of cycles, at least 1"])
+    result.stdout.fnmatch_lines(["*UsageError: limit(-3): give a number of instructions, at least 1"])
     result.stdout.fnmatch_lines(["*BadInput: no such mode*"])
     result.stdout.fnmatch_lines(["*PlanError: unknown plan 'sideways'*"])
