@@ -199,6 +199,36 @@ def test_what_faults_counts_and_counts_again_when_it_is_begun_anew(engine: str) 
     assert bench.cpu.instructions == 3 + 4 + 1 + 1
 
 
+def test_a_store_that_has_to_be_the_last_of_its_run_counts_once(engine: str) -> None:
+    """The engine leaves it, and it is executed alone: MOV, and each second round of a REP."""
+    bench = Bench(engine)
+    bench.cpu.engine.protect(0x15000, 0x1000, on=True)
+    bench.cpu.is_urgent = lambda physical, _size: physical & 1 == 0
+    bench.cpu.count_instructions()
+    assert bench.go("nop\nmov [0x15000], al\nnop\nmov edi, 0x15010\nmov ecx, 6\nrep stosb\nhlt") is Stop.HALT
+    assert bench.cpu.gpr(7) == 0x15016
+    assert bench.cpu.instructions == 7
+
+
+def test_a_fault_that_might_be_a_later_instructions_counts_once(engine: str) -> None:
+    """Data at the beginning of the page behind the code's: the engine might have meant code there."""
+    bench = Bench(engine)
+    identity(bench)
+    bench.store(LOW_TABLE + 4 * 0x21, 0)
+    bench.cpu.write_setting(Setting.CR3, CR3)
+    bench.cpu.write_setting(Setting.CR0, CR0_PE | CR0_ET | CR0_PG)
+    bench.cpu.count_instructions()
+    arrival = bench.provoke("nop\nnop\nmov eax, [0x21000]\nnop")
+    assert arrival.vector == 14
+    assert bench.cpu.instructions == 3 + 1
+    bench.ring(0)
+    bench.code("jmp there\nthere: jmp there", origin=0x20FFE - 2)
+    bench.view[0x20FFE:0x21000] = b"\x90\x66"  # NOP, and the beginning of an instruction that goes on over there
+    assert bench.cpu.run(NEVER) is Stop.HALT
+    assert bench.arrival().vector == 14 and bench.cpu.cr2 == 0x21000
+    assert bench.cpu.instructions == 4 + 2 + 1, "what couldn't be fetched, hasn't begun"
+
+
 def test_a_planted_instruction_counts_once(engine: str) -> None:
     """Whether whoever has planted it lets it be executed, or stops the processor before it and goes on behind it."""
     bench = Bench(engine)
