@@ -227,6 +227,35 @@ def test_a_fault_that_might_be_a_later_instructions_counts_once(engine: str) -> 
     assert bench.cpu.run(NEVER) is Stop.HALT
     assert bench.arrival().vector == 14 and bench.cpu.cr2 == 0x21000
     assert bench.cpu.instructions == 4 + 2 + 1, "what couldn't be fetched, hasn't begun"
+    bench.ring(0)
+    bench.view[0x20FFB:0x21000] = b"\xb8\x90\x90\x90\x66"  # MOV EAX, and the same as its last byte
+    bench.cpu.engine.flush_code()
+    bench.cpu.eip = 0x20FFB
+    assert bench.cpu.run(bench.cpu.now + 1) is Stop.DEADLINE
+    bench.cpu.eip = 0x20FFF
+    assert bench.cpu.run(NEVER) is Stop.HALT
+    assert bench.arrival().vector == 14
+    assert bench.cpu.instructions == 7 + 1 + 1, "... nor has it where the last block has such a byte"
+
+
+def test_blocks_of_the_same_address_and_size_are_told_apart(engine: str) -> None:
+    """Two address spaces, whose translations live on beside each other."""
+    bench = Bench(engine)
+    identity(bench)
+    bench.cpu.write_setting(Setting.CR3, CR3)
+    bench.cpu.write_setting(Setting.CR0, CR0_PE | CR0_ET | CR0_PG)
+    bench.view[0x15000:0x15003] = b"\x90\x90\xf4"  # NOP, NOP, HLT
+    bench.view[0x16000:0x16003] = b"\xb0\x01\xf4"  # MOV AL, HLT
+    bench.cpu.count_instructions()
+    counts = []
+    for frame in (0x15000, 0x16000, 0x15000, 0x16000):
+        bench.store(LOW_TABLE + 4 * 0x15, frame | 3)
+        bench.cpu.engine.flush_tlb()
+        bench.cpu.eip = 0x15000
+        before = bench.cpu.instructions
+        assert bench.cpu.run(NEVER) is Stop.HALT
+        counts.append(bench.cpu.instructions - before)
+    assert counts == [3, 2, 3, 2]
 
 
 def test_a_planted_instruction_counts_once(engine: str) -> None:
