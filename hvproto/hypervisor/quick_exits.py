@@ -18,13 +18,12 @@ import capstone
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
-from hvproto.hypervisor.quick_places import LastPage
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
 from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
 from hvproto.hypervisor.region_form import Form
 from hvproto.hypervisor.view import ADDRESS, View
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
-from hvproto.processor.asking import ELSEWHERE, NEXT, NOT_ALLOWED, REFUSED, SOFTWARE
+from hvproto.processor.asking import NOT_ALLOWED, SOFTWARE
 from hvproto.processor.first_look import FirstLook
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P
@@ -37,6 +36,7 @@ from hvproto.processor.settings import (
     EFLAGS_TF,
     EFLAGS_VM,
 )
+from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, REFUSED, KnownTransfers
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
@@ -56,6 +56,7 @@ _VECTOR = _OPCODE = 0xFF
 _CLI_NOT_ALLOWED = NOT_ALLOWED | _CLI
 _CLOSED = ~(EFLAGS_IF | EFLAGS_RF)
 _NAMES = {_PUSHF: "pushfd", _POPF: "popfd", _IRET: "iretd"}
+_LEVELS = KERNEL, USER
 _WORD = struct.Struct("<I")
 
 
@@ -68,6 +69,7 @@ class QuickExits:
         self._space = guest.space
         self._wants, self._listeners = guest.bus.wants, guest.bus.subscribers
         self._policy = guest.exit_policy
+        self._interrupts = guest.board.interrupts
         self._processor = guest.machine.processor
         self._ram = guest.machine.ram.view
         self._frame, self._frame_at = guest.space.region.place_of_frame()
@@ -82,17 +84,19 @@ class QuickExits:
         self._engine = engine if isinstance(engine, NativeEngine) else None
         self.enabled = self._engine is not None
         if self._engine is not None:
+            known = KnownTransfers()
             self._look = FirstLook(
                 self._engine,
                 self._answer,
                 self._trapped,
+                self._decided,
+                known,
                 (Form.cycles_to_halt(_FIRST_FREE), _TO_HALT),
                 (Form.instructions_to_halt(_FIRST_FREE), Form.instructions_to_halt(PAGE_FAULT)),
                 ~(VIRTUAL_FLAGS | EFLAGS_VM | EFLAGS_RF) & _WHOLE,
             )
             self._ports = QuickPorts(guest, self._engine)
-            self._stack = LastPage(guest.space, self._engine.deferred)
-            self._transfers = QuickTransfers(guest, self._engine, self._look)
+            self._transfers = QuickTransfers(guest, self._engine, self._look, known)
 
     def enter(self) -> None:
         """The guest gets the processor."""
@@ -104,13 +108,13 @@ class QuickExits:
         if self._engine is not None:
             self._count = self.count
             self._look.stop()
-            self._look.pushed_count.value = 0
+            self._look.unasked_count.value = 0
 
     @property
     def count(self) -> int:
         """How many there were."""
         is_asked = self._engine is not None and self._look.is_asked
-        return self._count + (self._look.pushed_count.value if is_asked else 0)
+        return self._count + (self._look.unasked_count.value if is_asked else 0)
 
     def resuming(self) -> None:
         """The processor has just been given the guest's state in full. What is known now, only another exit changes."""
@@ -162,6 +166,8 @@ class QuickExits:
             space.follow_deferred()
             if space.has_stores:
                 return REFUSED
+        if what == PAGE_FAULT:
+            return self._shows(self._look.cr2.value, error)
         if what == _CLI_NOT_ALLOWED:
             cpu = self._cpu
             eflags = cpu.all_eflags
@@ -170,17 +176,9 @@ class QuickExits:
             cpu.all_eflags = eflags & _CLOSED
             self._done()
             return NEXT
-        went_on: int | None = eip
-        if what & NOT_ALLOWED:
-            went_on = self._served_in_run(what & _OPCODE, eip)
-        elif (
-            what != PAGE_FAULT
-            or error & _FETCH_OR_RESERVED
-            or not space.mirror.touch(
-                self._look.cr2.value & self._addresses, write=bool(error & _WRITE), user=self._level == USER
-            )
-        ):
+        if not what & NOT_ALLOWED:
             return REFUSED
+        went_on = self._served_in_run(what & _OPCODE, eip)
         if went_on is None:
             return REFUSED
         self._look.eip.value = went_on
@@ -188,11 +186,48 @@ class QuickExits:
         self._done()
         return ELSEWHERE
 
+    def _shows(self, linear: int, error: int) -> int:
+        """A page fault, in the engine's run: it may be the mirror's alone."""
+        space = self._space
+        if error & _FETCH_OR_RESERVED or not space.mirror.touch(
+            linear & self._addresses, write=bool(error & _WRITE), user=self._level == USER
+        ):
+            return REFUSED
+        self._cpu.all_eflags &= ~EFLAGS_RF
+        if self._look.guest.value and self._transfers.changes == space.mirror.kernel.changes:
+            self._count += 1  # what machine code may decide is what it was
+        else:
+            self._done()
+        return ELSEWHERE
+
     def _done(self) -> None:
-        """The run goes on. If nobody listens, PUSHF needn't ask what it pushes."""
+        """The run goes on. If nobody listens, machine code needn't ask about what is known now."""
         self._count += 1
         if self._is_plain and not self._listeners:
-            self._look.push(self._cpu.all_eflags & _PUSHED)
+            self._decide()
+
+    def _decide(self) -> None:
+        """Have machine code decide what it can, until anything else calls Python."""
+        cpu, level = self._cpu, self._level
+        if cpu.nmi_blocked or level not in _LEVELS or self._space.monitor.records or self._space.marked_code:
+            return
+        if self._policy.routes.changed:
+            self._transfers.forget()
+        else:
+            self._transfers.check()
+        may = DECIDES | (IN_PROGRAM if level == USER else 0)
+        if not self._interrupts.pending:
+            may |= OPENS
+        self._look.guest.value = cpu.all_eflags & _PUSHED | may
+
+    def _decided(self) -> None:
+        """Machine code has decided something: what the guest is now, as far as that changes it."""
+        cpu, guest = self._cpu, self._look.guest.value
+        cpu.all_eflags = cpu.all_eflags & ~(_PUSHED | EFLAGS_RF) | guest & _PUSHED
+        level = USER if guest & IN_PROGRAM else KERNEL
+        if level != self._level:
+            self._transfers.is_at(level)
+            self._change_level(level)
 
     def _change_level(self, level: int) -> None:
         self._level, self._ring_3 = level, self._transfers.raw
@@ -231,7 +266,7 @@ class QuickExits:
             length = self._ports.answer(code) if code else 0
             return eip + length if length else None
         if not cpu.interrupts:
-            if self._guest.board.interrupts.pending:
+            if self._interrupts.pending:
                 return None
             cpu.eflags |= EFLAGS_IF
             self._look.hold_interrupts()
@@ -286,7 +321,7 @@ class QuickExits:
         return done
 
     def _push_flags(self, esp: int, eflags: int) -> int:
-        at = self._stack.place(esp, 4, self._view, True)
+        at = self._transfers.stack.place(esp, 4, self._view, True)
         if at < 0:
             return REFUSED
         cpu = self._cpu
@@ -296,7 +331,7 @@ class QuickExits:
         return NEXT
 
     def _pop_flags(self, esp: int, eflags: int) -> int:
-        at = self._stack.place(esp, 4, self._view, False)
+        at = self._transfers.stack.place(esp, 4, self._view, False)
         if at < 0:
             return REFUSED
         value: int = _WORD.unpack_from(self._ram, at)[0]
@@ -305,7 +340,7 @@ class QuickExits:
         cpu, look = self._cpu, self._look
         before = cpu.all_eflags
         flags = popped(before & _KEPT | eflags & ~VIRTUAL_FLAGS, value, self._level, 4)
-        if flags & ~before & EFLAGS_IF and self._guest.board.interrupts.pending:
+        if flags & ~before & EFLAGS_IF and self._interrupts.pending:
             return REFUSED
         cpu.all_eflags = flags
         look.flags.value = flags & ~VIRTUAL_FLAGS | EFLAGS_IF

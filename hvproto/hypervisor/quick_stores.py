@@ -50,7 +50,7 @@ class QuickStores:
         self._follower = Follower(self.follow, engine.fail)
         self._deferred = engine.deferred
         self._follow_deferred = follow_deferred
-        self._flush_page = engine.flush_page
+        self._flush_page, self._decide_again = engine.flush_page, engine.decide_again
         self._ram = ram
         self._memory = memory
         self._monitor = monitor
@@ -79,6 +79,7 @@ class QuickStores:
 
     def follow(self, physical: int, size: int, value: int) -> bool:
         """`Follow` of `DeferredStores`, which has found that the page is fit for it in every way that doesn't show."""
+        self._decide_again()
         if not self.enabled or self._monitor.records:
             return False
         if self._version != self._tables.version:

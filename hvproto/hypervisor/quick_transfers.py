@@ -5,12 +5,13 @@ the view. What the processor holds on either side is known from the last time th
 (`resuming`), until a descriptor changes. What isn't exactly that - another gate, another stack segment, a page not at
 hand, NT or TF, data segments that the return would close - is left to `Exits`, with nothing done.
 
-A transfer that was made is a *known* one: it is made again as long as the guest's words that it depends on - gate,
-stack in the TSS - are what they were, and lie where they did. So it takes 3 Y (of an empty hook) of Python, not 12.
+A transfer that was made is a *known* one: machine code makes it again (`unasked`) as long as the guest's words that it
+depends on - gate, stack in the TSS - are what they were, and lie where they did.
 """
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from typing import TYPE_CHECKING
 
@@ -20,25 +21,13 @@ from hvproto.addresses import PAGE_SHIFT
 from hvproto.hypervisor.quick_places import LastPage
 from hvproto.hypervisor.sensitive import CodeKind
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS, VirtualCpu
-from hvproto.processor.asking import ELSEWHERE, REFUSED
 from hvproto.processor.first_look import FirstLook, Side
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, SegmentRegister
-from hvproto.processor.settings import (
-    EFER_LMA,
-    EFLAGS_FIXED,
-    EFLAGS_IF,
-    EFLAGS_NT,
-    EFLAGS_RF,
-    EFLAGS_TF,
-    EFLAGS_VIF,
-    EFLAGS_VIP,
-    EFLAGS_VM,
-    Setting,
-)
+from hvproto.processor.settings import EFER_LMA, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, Setting
+from hvproto.processor.unasked import ELSEWHERE, ODD_FLAGS, REFUSED, RETURNED, KnownCall, KnownTransfers
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
-    from hvproto.hypervisor.view import View
     from hvproto.processor.native import NativeEngine
 
 _GATE_SIZE = 8
@@ -46,9 +35,6 @@ _PRESENT_386_GATE, _GATE_BITS, _TRAP_GATE, _GATE_DPL_SHIFT = 0x8E, 0x9E, 1, 5
 _STACK_IN_TSS = 4
 _INNER, _OUTER = struct.Struct("<3I"), struct.Struct("<5I")
 _WHOLE = 0xFFFF_FFFF
-_ODD = EFLAGS_TF | EFLAGS_NT | EFLAGS_VM | EFLAGS_RF | EFLAGS_VIF | EFLAGS_VIP
-_RETURNABLE = 0x0024_7FD7 & ~_ODD
-"""What IRET at ring 0 takes from the stack: the flags of POPF, AC, ID, IF and IOPL."""
 _VIRTUAL, _REAL = VIRTUAL_FLAGS & ~EFLAGS_RF, ~VIRTUAL_FLAGS
 USER, KERNEL = 3, 0
 
@@ -71,20 +57,22 @@ class _Level:
 class QuickTransfers:
     """Of one guest."""
 
-    def __init__(self, guest: MirroredGuest, engine: NativeEngine, look: FirstLook) -> None:
+    def __init__(self, guest: MirroredGuest, engine: NativeEngine, look: FirstLook, known: KnownTransfers) -> None:
         self._cpu = guest.cpu
         self._space = guest.space
         self._interrupts = guest.board.interrupts
         self._ram = guest.machine.ram.view
-        self._words, self._halves = self._ram.cast("Q"), self._ram.cast("I")
         self._protected = engine.deferred.protected
         self._engine = engine
         self._look = look
-        self._stack = LastPage(guest.space, engine.deferred)
+        self.stack = LastPage(guest.space, engine.deferred)
+        """What PUSHF, POPF and IRET have accessed last."""
         self._levels: dict[int, _Level] = {}
         self._version = -1
-        self._known: dict[int, tuple[int, ...]] = {}
-        """By vector, how a program calls its kernel: see `_learn`."""
+        self.known = known
+        self.changes = -1
+        """Those of the kernel's view when the first of the known calls was learnt."""
+        self._ram_address = engine.ram_address
         self._are_tables_set = False
         self._open: int = -1
         """Data segments' selectors that a return to ring 3 leaves as they are, or -1."""
@@ -94,7 +82,7 @@ class QuickTransfers:
     def resuming(self) -> None:
         """The processor has just been given the guest's state in full, which may be another."""
         cpu, space = self._cpu, self._space
-        self._known.clear()
+        self.forget()
         self._are_tables_set = False
         if self._version != space.descriptors.version:
             self._levels.clear()
@@ -123,33 +111,6 @@ class QuickTransfers:
 
         ``back`` and ``old_esp`` are its EIP and ESP.
         """
-        cpu, look = self._cpu, self._look
-        known = self._known.get(vector) if level == USER else None
-        if known is None:
-            return self._find(vector, level, back, old_esp)
-        view, halves = self._space.mirror.kernel, self._halves
-        changes, gate, gate_value, tss, new_esp, new_ss, frame_at, page, esp, eip, kept, user_code, user_stack = known
-        if (
-            view.changes != changes
-            or self._words[gate] != gate_value
-            or halves[tss] != new_esp
-            or halves[tss + 1] != new_ss
-            or self._protected[page]
-        ):
-            del self._known[vector]
-            return self._find(vector, level, back, old_esp)
-        flags = cpu.all_eflags & _VIRTUAL | look.flags.value & _REAL
-        if flags & _ODD:
-            return False
-        _OUTER.pack_into(self._ram, frame_at, back, user_code, flags, old_esp, user_stack)
-        self._change_level(self._levels[KERNEL])
-        cpu.all_eflags = flags & kept
-        look.eip.value = eip
-        look.esp.value = esp
-        return True
-
-    def _find(self, vector: int, level: int, back: int, old_esp: int) -> bool:
-        """The same with all that there is to be looked up."""
         cpu, look, ram, space = self._cpu, self._look, self._ram, self._space
         view = space.mirror.kernel
         present, kernel = self._levels.get(level), self._levels.get(KERNEL)
@@ -166,7 +127,7 @@ class QuickTransfers:
         if low[2] | low[3] << 8 != kernel.code.selector:
             return False
         flags = cpu.eflags & _VIRTUAL | look.flags.value & _REAL
-        if flags & _ODD:
+        if flags & ODD_FLAGS:
             return False
         eip = low[0] | low[1] << 8 | high[2] << 16 | high[3] << 24
         kept = -1 if kind & _TRAP_GATE else ~EFLAGS_IF
@@ -186,23 +147,37 @@ class QuickTransfers:
             at = space.place(esp, _OUTER.size, view, write=True)
             if at is None:
                 return False
-            self._learn(vector, view, gate, tss, at, esp, eip, kept)
+            self._learn(vector, gate, tss, at, esp, eip, kept)
             _OUTER.pack_into(ram, at, back, present.code.selector, flags, old_esp, present.stack.selector)
-            self._change_level(kernel)
+            self._load(kernel)
         cpu.eflags = flags & kept
         look.eip.value = eip
         look.esp.value = esp
         return True
 
-    def _learn(self, vector: int, view: View, gate: int, tss: int, at: int, esp: int, eip: int, kept: int) -> None:
-        """Note a call from ring 3: what it depends on, where that lies in RAM, and what comes of it."""
-        if gate % 8 or tss % 4:
-            return
-        words, halves, user = self._words, self._halves, self._levels[USER]
-        self._known[vector] = (
-            view.changes, gate // 8, words[gate // 8], tss // 4, halves[tss // 4], halves[tss // 4 + 1],
-            at, at >> PAGE_SHIFT, esp, eip, kept, user.code.selector, user.stack.selector,
-        )  # fmt: skip
+    def _learn(self, vector: int, gate: int, tss: int, at: int, esp: int, eip: int, kept: int) -> None:
+        """Have machine code make this call from ring 3 from now on. ``gate``, ``tss`` and ``at`` are HPAs."""
+        self._set_tables()
+        self.check()
+        ram, user, kernel = self._ram_address, self._levels[USER], self._levels[KERNEL]
+        protected = ctypes.addressof(self._protected) + (at >> PAGE_SHIFT)
+        selectors = user.code.selector, user.stack.selector
+        self.known.add_call(
+            vector, KnownCall(ram + gate, ram + tss, protected, ram + at, esp, eip, kept, *selectors, kernel.address)
+        )
+
+    def forget(self) -> None:
+        """Have machine code ask about all of them."""
+        self.known.clear()
+
+    def check(self) -> None:
+        """Before machine code goes by what it knows: that, and the kernel's stack, is as it was, or forgotten."""
+        view, stack, known = self._space.mirror.kernel, self.stack, self.known
+        if view.changes != self.changes:
+            self.forget()
+            self.changes = view.changes
+        if stack.page != known.stack_page and stack.is_of(view):
+            known.set_stack(stack.page, self._ram_address + stack.base, stack.protection)
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -211,17 +186,18 @@ class QuickTransfers:
         cpu, look = self._cpu, self._look
         present = self._levels.get(KERNEL)
         eflags = cpu.all_eflags
-        if present is None or cpu.nmi_blocked or (real_eflags & _REAL | eflags & _VIRTUAL) & _ODD:
+        if present is None or cpu.nmi_blocked or (real_eflags & _REAL | eflags & _VIRTUAL) & ODD_FLAGS:
             return REFUSED
-        at = self._stack.place(esp, _OUTER.size, self._space.mirror.kernel, False)
+        at = self.stack.place(esp, _OUTER.size, self._space.mirror.kernel, False)
         if at < 0:
             return REFUSED
         eip, selector, flags, outer_esp, outer_stack = _OUTER.unpack_from(self._ram, at)
-        if flags & _ODD or (flags & EFLAGS_IF and not eflags & EFLAGS_IF and self._interrupts.pending):
+        if flags & ODD_FLAGS or (flags & EFLAGS_IF and not eflags & EFLAGS_IF and self._interrupts.pending):
             return REFUSED
         selector &= 0xFFFF
         if selector == present.code.selector:
             esp = esp + _INNER.size & _WHOLE
+            self.known.set_kernel(selector)
         else:
             outer = self._levels.get(USER)
             if outer is None or selector != outer.code.selector or outer_stack & 0xFFFF != outer.stack.selector:
@@ -229,8 +205,9 @@ class QuickTransfers:
             if look.data_selectors.value != self._open and not self._leaves_data_segments():
                 return REFUSED
             esp = outer_esp
-            self._change_level(outer)
-        flags = flags & _RETURNABLE | EFLAGS_FIXED
+            self._load(outer)
+            self.known.set_return(outer.code.selector, outer.stack.selector, self._open, outer.address)
+        flags = flags & RETURNED | EFLAGS_FIXED
         look.flags.value = flags & _REAL | EFLAGS_IF
         cpu.all_eflags = flags
         look.esp.value = esp
@@ -250,13 +227,24 @@ class QuickTransfers:
 
     # -- both --------------------------------------------------------------------------------
 
-    def _change_level(self, level: _Level) -> None:
+    def _load(self, level: _Level) -> None:
+        """Have the processor hold what it does at this level."""
+        self._set_tables()
+        self._look.side.value = level.address
+        self._note(level)
+
+    def _set_tables(self) -> None:
         if not self._are_tables_set:
             for one in self._levels.values():
                 one.side.set_tables(*self._space.tables_of(kernel=one.is_kernel))
             self._are_tables_set = True
+
+    def is_at(self, number: int) -> None:
+        """The processor has been taken to this level: KERNEL or USER."""
+        self._note(self._levels[number])
+
+    def _note(self, level: _Level) -> None:
         self.raw = level.side.segments
-        self._look.side.value = level.address
         self._cpu.note_loaded(level.held)
         self._space.note_view(level.kind, level.is_kernel)
 

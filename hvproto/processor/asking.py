@@ -23,27 +23,21 @@ from hvproto.processor.control_block import (
     CTL_INSTRUCTIONS,
     CTL_NOT_CANONICAL,
     CTL_NOW,
-    CTL_PUSHED,
-    CTL_PUSHED_COUNT,
-    CTL_PUSHED_MASK,
     CTL_SIDE,
     CTL_VECTOR,
-    CTL_WAITING,
     NOT_REPEATING,
-    PUSHES,
 )
-from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags, find_in_tlb
+from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
+from hvproto.processor.unasked import NEXT, flags_and_calls, pop_flags, push_flags, return_
 
 SIDE_SIZE = 2 * SEGMENT_CACHE.size + 16
 """What changes with the ring: CS and SS, hidden parts and all, CR3, and the GDT's base."""
-REFUSED, NEXT, ELSEWHERE = range(3)
-"""What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte; or at EIP."""
 SOFTWARE, NOT_ALLOWED = 0x100, 0x200
 """What is asked about, if not an exception by its vector: INT n | n, and a #GP(0) | the instruction's first byte."""
-_PROTECTION, _PUSHF, _IRET = 13, 0x9C, 0xCF
+_PROTECTION, _PUSHF, _POPF, _IRET, _CLI, _STI = 13, 0x9C, 0x9D, 0xCF, 0xFA, 0xFB
 _CC_OP_EFLAGS = 1
 """The arithmetic flags are as they stand in the source operand."""
 _ARITHMETIC, _DIRECTION = 0x8D5, 0x400
@@ -105,6 +99,17 @@ def ask(name: str) -> str:
     imul r15, rax
     add qword ptr [rbx + {CTL_NOW}], r13
     add qword ptr [rbx + {CTL_INSTRUCTIONS}], r15
+    {
+        flags_and_calls(
+            name,
+            software=SOFTWARE,
+            close=NOT_ALLOWED | _CLI,
+            open_=NOT_ALLOWED | _STI,
+            otherwise=f"{name}_asks",
+            done=f"{name}_done",
+        )
+    }
+{name}_asks:
     mov edi, r14d
     mov esi, dword ptr [rbx + {CTL_ERROR}]
     mov rdx, qword ptr [r12 + {at.ENV_EIP}]
@@ -112,6 +117,7 @@ def ask(name: str) -> str:
     call qword ptr [rbx + {CTL_ASK}]
     test eax, eax
     jz {name}
+{name}_done:
     mov qword ptr [r12 + {at.ENV_REPEATING}], {NOT_REPEATING}
     {_go_on(name)}
     mov dword ptr [rbx + {CTL_DELIVERING}], 0
@@ -152,40 +158,6 @@ def _tell_data_selectors() -> str:
     return "\n".join(lines) + f"\nmov qword ptr [rbx + {CTL_DATA_SELECTORS}], rax\n"
 
 
-def _push_flags(otherwise: str) -> str:
-    """PUSHFD by itself, if Python has said what it pushes, no store waits, and plain stores to the stack's page are in
-    the engine's TLB. R15D is EFLAGS.
-
-    A kernel that guards its locks so has more of it than of all other exits together.
-    """
-    shift = at.USER_WALK << at.TLB_DESCRIPTION_SHIFT
-    return f"""
-    mov rax, qword ptr [rbx + {CTL_PUSHED}]
-    bt rax, {PUSHES.bit_length() - 1}
-    jnc {otherwise}
-    mov rcx, qword ptr [rbx + {CTL_WAITING}]
-    cmp dword ptr [rcx], 0
-    jne {otherwise}
-    mov esi, dword ptr [r12 + {at.ENV_ESP}]
-    sub esi, 4
-    mov r8, qword ptr [r12 + {at.ENV_TLB_MASKS + shift}]
-    mov r9, qword ptr [r12 + {at.ENV_TLB_TABLES + shift}]
-    mov r10, rax
-    {find_in_tlb(at.TLB_WRITE, "rsi + 3")}
-    cmp rax, rcx
-    jne {otherwise}
-    mov rcx, rsi
-    add rcx, qword ptr [r9 + rdx + {at.TLB_ADDEND}]
-    mov rax, r10
-    mov edx, r15d
-    and edx, dword ptr [rbx + {CTL_PUSHED_MASK}]
-    or eax, edx
-    mov dword ptr [rcx], eax
-    mov qword ptr [r12 + {at.ENV_ESP}], rsi
-    inc qword ptr [rbx + {CTL_PUSHED_COUNT}]
-"""
-
-
 # A hook on an instruction at which a trap is planted: what Python has done, the engine goes on behind, by the way that
 # exceptions take. Through the binding's hook and a write of EIP, it takes 8 us; so, 1. EIP is elsewhere where another
 # hook on the same instruction has done it.
@@ -209,14 +181,17 @@ ASK_TRAP = f"""
     {_tell_flags()}
     cmp r14d, {_PUSHF}
     jne not_pushed
-    {_push_flags("not_pushed")}
-    mov eax, {NEXT}
-    jmp answered
+    {push_flags("asks", "answered")}
 not_pushed:
+    cmp r14d, {_POPF}
+    jne not_popped
+    {pop_flags("pops", "asks", "answered")}
+not_popped:
     cmp r14d, {_IRET}
-    jne has_data
+    jne asks
     {_tell_data_selectors()}
-has_data:
+    {return_("returns", "asks", "answered")}
+asks:
     mov edi, r14d
     mov rsi, qword ptr [r12 + {at.ENV_EIP}]
     mov rdx, qword ptr [r12 + {at.ENV_ESP}]

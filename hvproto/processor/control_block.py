@@ -44,17 +44,18 @@ CTL_BLOCK_HOOK = 0x170  # the address of BLOCK
 CTL_IS_BEGUN = 0x178  # set while a block's beginning has been translated, and the engine's own isn't wanted
 CTL_LOOKED_SIZE = 0x17C  # the last block that BLOCK has let begin: its size, u32, ...
 CTL_LOOKED_START = 0x180  # ... and its linear address
-CTL_PUSHED = 0x188  # what PUSHF of a guest pushes of flags that aren't the processor's | PUSHES; 0 if Python is asked
-CTL_PUSHED_COUNT = 0x190  # ... and how often it did
+CTL_GUEST = 0x188  # a guest's flags that aren't the processor's, and what `unasked` adds; 0 if Python is to be asked
+CTL_UNASKED = 0x190  # how many of the guest's instructions were executed with nobody asked
 CTL_WAITING = 0x198  # the address of the number of stores that wait to be followed
-CTL_PUSHED_MASK = 0x1A0  # the flags that PUSHF pushes as the processor has them
+CTL_REAL_FLAGS = 0x1A0  # the flags that a guest has as the processor has them
 CTL_TRAPS = 0x1A8  # the address of the table of traps
 CTL_TRAP_MASK = 0x1B0  # ... its number of places less one
 CTL_TRAP_HOOK = 0x1B8  # ... and the address of the hook that each of them has
 CTL_INSTRUCTIONS = 0x1C0  # instructions begun in all blocks before the last one entered, while ...
 CTL_COUNTING = 0x1C8  # ... this is set: new translations count them
 CTL_ASK_INSTRUCTIONS = 0x1D0  # two u64: as CTL_ASK_CYCLES, the instructions of the way that isn't taken
-CTL_COUNTS = 0x1E0  # 256 x u32: exceptions that the engine has delivered, by vector
+CTL_KNOWN = 0x1E0  # the address of the transfers between a guest's kernel and its programs that are known
+CTL_COUNTS = 0x1E8  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:
 WALK_COUNT = 4
 WALK_SIZE = 0x40
@@ -65,7 +66,6 @@ WALK_MARK = 0x18  # and their addresses in our memory
 CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
 NOT_REPEATING = -1  # where the linear address of an instruction with REP is, if there is none
-PUSHES = 1 << 32
 IN_BLOCK = 1
 """Added to the control block's address: BLOCK is called by a block that has charged its time."""
 

@@ -601,6 +601,9 @@ class Engine(ABC):
             self.failure = problem
         self.set_deadline(0)
 
+    def decide_again(self) -> None:  # noqa: B027 - there is nothing to do here
+        """Python has a say in what becomes of a guest: whoever decides for it asks again. Here, nobody does."""
+
     def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
         """Call back; keep the first exception, instead of letting the engine swallow it, and end the run.
 

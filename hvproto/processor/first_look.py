@@ -18,6 +18,7 @@ from hvproto.processor import private_layout as at
 from hvproto.processor.asking import SIDE_SIZE
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.state import SUMMARY_SHADOW
+from hvproto.processor.unasked import CHANGED, KnownTransfers
 
 _ANSWER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 Answer = Callable[[int, int, int, int], int]
@@ -54,6 +55,8 @@ class FirstLook:
         engine: NativeEngine,
         answer: Answer,
         trapped: Answer,
+        decided: Callable[[], None],
+        known: KnownTransfers,
         cycles: tuple[int, int],
         instructions: tuple[int, int],
         mask: int,
@@ -63,7 +66,8 @@ class FirstLook:
         ``answer`` gets what is asked about - a vector, or what `asking` says - with the error code, EIP (of INT n, that
         behind it) and ESP; ``trapped`` the instruction's first byte, EIP, ESP and EFLAGS. ``cycles`` is the virtual
         time that the delivery of an INT n takes, and of a fault, ``instructions`` how many each takes: when ``answer``
-        is called, they have passed. ``mask``: the flags that are pushed as the processor has them.
+        is called, they have passed. ``mask``: the flags that the guest has as the processor has them. ``decided``,
+        another such method, is called when something was decided with nobody asked, before Python looks at the guest.
 
         What it raises ends the run, and comes out of it.
         """
@@ -80,10 +84,13 @@ class FirstLook:
         places = (block.CTL_ASK_CYCLES, block.CTL_ASK_INSTRUCTIONS)
         self._takes = tuple(wide(control + place + more) for place in places for more in (0, 8))
         self._taken = (*cycles, *instructions)
-        self._pushed = wide(control + block.CTL_PUSHED)
-        self._pushed_mask, self._mask = word(control + block.CTL_PUSHED_MASK), mask
-        self.pushed_count = wide(control + block.CTL_PUSHED_COUNT)
-        """How often PUSHFD was executed with nobody asked."""
+        self.guest = wide(control + block.CTL_GUEST)
+        """What machine code may do with nobody asked: see `unasked`. To be 0 if it may do nothing."""
+        self._known = wide(control + block.CTL_KNOWN)
+        self._real_flags, self._mask = word(control + block.CTL_REAL_FLAGS), mask
+        self.unasked_count = wide(control + block.CTL_UNASKED)
+        """How often it did."""
+        self._engine, self._transfers, self._decided = engine, known, weakref.WeakMethod(decided)
         self._callbacks = [_callback(engine, method) for method in (answer, trapped)]
         self._addresses = [ctypes.cast(one, ctypes.c_void_p).value or 0 for one in self._callbacks]
 
@@ -91,13 +98,11 @@ class FirstLook:
         """Be asked from now on, instead of whoever was."""
         self._ask.value, self._ask_trap.value = self._addresses
         self.side.value = 0
-        self._pushed_mask.value = self._mask
+        self._real_flags.value = self._mask
+        self._known.value = self._transfers.address
+        self._engine.decided = self._decided
         for cell, taken in zip(self._takes, self._taken, strict=True):
             cell.value = taken
-
-    def push(self, flags: int) -> None:
-        """Have PUSHFD push these, besides those of ``mask``, with nobody asked: until anything else calls Python."""
-        self._pushed.value = flags | block.PUSHES
 
     @property
     def is_asked(self) -> bool:
@@ -115,10 +120,15 @@ class FirstLook:
 def _callback(engine: NativeEngine, method: Answer) -> Any:
     """... that neither the engine nor its owner is held by."""
     owner, function = weakref.ref(method.__self__), method.__func__  # type: ignore[attr-defined]
-    failing = weakref.WeakMethod(engine.fail)
+    failing, running = weakref.WeakMethod(engine.fail), weakref.ref(engine)
+    guest = ctypes.c_uint64.from_address(engine.control_address + block.CTL_GUEST)
 
     def guarded(what: int, second: int, third: int, fourth: int) -> int:
         try:
+            if guest.value & CHANGED:
+                decider = running()
+                if decider is not None:
+                    decider.tell_decided()
             return function(owner(), what, second, third, fourth)  # type: ignore[no-any-return]
         except BaseException as problem:
             report = failing()

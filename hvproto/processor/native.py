@@ -50,6 +50,7 @@ from hvproto.processor.settings import DR7_ENABLED, Setting, SettingValue
 from hvproto.processor.settings_in_bulk import SettingsInBulk
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_FROM_EFLAGS, StateView
 from hvproto.processor.trap_table import TrapTable
+from hvproto.processor.unasked import CHANGED
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
@@ -146,12 +147,19 @@ class NativeEngine(Engine):
         self._length = ctypes.c_uint32.from_address(control + block.CTL_LENGTH)
         self._first_cr2 = ctypes.c_uint64.from_address(control + block.CTL_CR2)
         self._cr2_before = ctypes.c_uint64.from_address(control + block.CTL_CR2_BEFORE)
-        self._pushed = ctypes.c_uint64.from_address(control + block.CTL_PUSHED)
+        self._guest = ctypes.c_uint64.from_address(control + block.CTL_GUEST)
+        self.decided: Callable[[], Callable[[], None] | None] = lambda: None
+        """Whom to tell that machine code has decided something by itself (`unasked`), as a weak reference."""
         self._left = ctypes.c_uint32.from_address(control + block.CTL_LEFT)
         self._until_open = ctypes.c_uint32.from_address(control + block.CTL_UNTIL_OPEN)
         self.only_slow = ctypes.c_uint32.from_address(control + block.CTL_ONLY_SLOW)
         self.fast_count = ctypes.c_uint64.from_address(control + block.CTL_FAST_COUNT)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
+
+    @property
+    def ram_address(self) -> int:
+        """Where RAM lies in our own memory."""
+        return ctypes.addressof(self._buffer)
 
     def _install_thunks(self) -> None:
         me = weakref.proxy(self)
@@ -414,6 +422,7 @@ class NativeEngine(Engine):
         self._asked = False
         self.system_call = None
         status = self._enter(self.control_address)
+        self.decide_again()
         if status == HALTED and self.failure is None and self.system_call is None:
             return Outcome.HALTED
         self.raise_failure()
@@ -459,8 +468,22 @@ class NativeEngine(Engine):
                     ctypes.c_uint8.from_address(entry).value &= ~A & 0xFF
             self._eip.value, operation.value = here, saved
 
+    def decide_again(self) -> None:
+        """Python has a say in what becomes of the guest: machine code asks again, for what it depends on may change."""
+        if self._guest.value:
+            self.tell_decided()
+            self._guest.value = 0
+
+    def tell_decided(self) -> None:
+        """Have Python's idea of the guest be what machine code has made of it."""
+        if self._guest.value & CHANGED:
+            self._guest.value &= ~CHANGED
+            hears = self.decided()
+            if hears is not None:
+                hears()
+
     def guarded(self, action: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
-        self._pushed.value = 0  # it may change what PUSHF depends on
+        self.decide_again()
         return super().guarded(action, *arguments, otherwise=otherwise)
 
     def stop(self) -> None:

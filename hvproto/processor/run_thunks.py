@@ -13,12 +13,12 @@ from hvproto.processor.control_block import (
     CTL_DEADLINE,
     CTL_DELIVERING,
     CTL_ENV,
+    CTL_GUEST,
     CTL_LEFT,
     CTL_LIMIT,
     CTL_LOOKED_SIZE,
     CTL_LOOKED_START,
     CTL_NOW,
-    CTL_PUSHED,
     CTL_RESUMING,
     CTL_STOPPED,
     CTL_UC,
@@ -128,7 +128,7 @@ ENTER = f"""
     mov dword ptr [rbx + {CTL_LEFT}], eax
     mov dword ptr [rbx + {CTL_RESUMING}], eax
     mov qword ptr [rbx + {CTL_LIMIT}], -1
-    mov qword ptr [rbx + {CTL_PUSHED}], rax
+    mov qword ptr [rbx + {CTL_GUEST}], rax
     mov rdi, qword ptr [rbx + {CTL_UC}]
     xor edx, edx
     xor ecx, ecx
