@@ -36,7 +36,9 @@ from hvproto.hypervisor.tables import GuestTables
 from hvproto.hypervisor.view import View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.hypervisor.write_watch import WriteWatches
-from hvproto.processor.paging import NX, P, PagingMode, W
+from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Raised
+from hvproto.processor.paging import NX, Access, P, PagingMode, W
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
 
@@ -79,6 +81,7 @@ class AddressSpace:
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.tables.may_lag = lambda: not self.monitor.one_by_one()
         self.monitor.is_idle = self.tables.is_idle
+        self.monitor.can_wait = self._can_wait
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
         self.quick_stores = QuickStores(
@@ -353,7 +356,22 @@ class AddressSpace:
         No processor notices a change of a page table before a serializing instruction unless the entry wasn't present
         or accessed; then the next access through it faults here, and is looked at after the store.
         """
-        return self.descriptors.is_hit(gpa, size) or self._is_in_block(gpa, size)
+        if self._is_in_block(gpa, size):
+            return True
+        return self.descriptors.is_hit(gpa, size) and not self._can_wait(gpa, size)
+
+    def _can_wait(self, gpa: GPA, size: int) -> bool:
+        """Whether a store changes nothing but descriptors, in a kernel whose loads of segments are all exits.
+
+        A kernel that switches tasks changes its TSS's descriptor byte by byte: each would end the run.
+        """
+        page = GPA(gpa & ~PAGE_MASK)
+        return (
+            self._kind is not None
+            and self._kind.guards_loads
+            and self.descriptors.is_hit(gpa, size)
+            and self.monitor.users(page) == self.descriptors.pieces_in(page)
+        )
 
     def _is_in_block(self, gpa: GPA, size: int) -> bool:
         """Whether some of the bytes are code of the basic block that is being executed."""
@@ -488,6 +506,24 @@ class AddressSpace:
         view = self.mirror.kernel if self.in_kernel_view else self.mirror.user
         entry = view.get(linear)
         return bool(entry & P) and not entry & NX and self._memory.to_host(gpa) == entry & ADDRESS
+
+    def show_code(self, linear: int, *, user: bool) -> bool:
+        """Open a page to fetches that the guest's tables allow, in the midst of a run: False, and nothing done, unless
+        it holds what was executed there before, traps and all. Each address space comes to know each page of code."""
+        page = GVA(linear & ~PAGE_MASK)
+        if self.region.contains(page):
+            return False
+        try:
+            at = self._cpu.translate(linear, Access.FETCH, user=user)
+        except (Raised, UnmappedAccess):
+            return False
+        gpa = GPA(at & ~PAGE_MASK)
+        content = self._memory.read(gpa, PAGE_SIZE)
+        if content is None or not self.code.is_known(page, gpa, content, kernel=self.in_kernel_view):
+            return False
+        self.look_at_code(page)
+        self.mirror.sync_page(page)
+        return True
 
     def look_at_code(self, linear: GVA) -> None:
         """Find the sensitive instructions of a page of memory that is being executed."""

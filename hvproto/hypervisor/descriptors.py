@@ -35,6 +35,10 @@ class ShadowDescriptors:
         """Whether a store (within a page) has changed a byte of the guest's table."""
         return any(start < gpa + size and gpa < end for start, end in self.extents)
 
+    def pieces_in(self, page: GPA) -> int:
+        """How many pieces of the guest's table lie in a page: as many as watch it."""
+        return sum(start & ~PAGE_MASK == page for start, _ in self.extents)
+
     def reload(self, *, anew: bool = False) -> None:
         """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
         self.version += 1

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hvproto.processor.processor import Processor
 
 _MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES, _POP_FS, _POP_GS = 0x8E, 0x07, 0x1F, 0x0F, 0xA1, 0xA9
+LOADS = frozenset({_MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES})
+"""The first bytes of the instructions that it knows."""
 _OPERAND_SIZE = b"\x66"
 _REGISTER_OPERAND = 0xC0
 _SS = 2

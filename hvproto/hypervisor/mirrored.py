@@ -259,7 +259,7 @@ class MirroredGuest(Guest):
     def enter(self) -> None:
         super().enter()
         processor = self.machine.processor
-        self._hosts_traps, processor.is_trap = processor.is_trap, self._is_trap
+        self._hosts_traps, processor.is_trap = processor.is_trap, self.is_trap
         processor.on_system_call = self._on_system_call
         self.space.enter()
         self.quick.enter()
@@ -305,11 +305,14 @@ class MirroredGuest(Guest):
         """Leave nothing of this guest in the processor; its frames are whoever's it was who lent them."""
         self.space.close()
 
-    def _is_trap(self, address: int) -> bool:
+    def is_trap(self, address: int) -> bool:
+        """Whether the guest is to stop before the instruction at this linear address."""
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
             return False
         kind = self.space.kind
-        return not (kind is not None and kind.guards_loads and self._guard.passes(address))
+        if kind is None or not kind.guards_loads or self.space.monitor.records:
+            return True
+        return not self._guard.passes(address)
 
     def _on_system_call(self, _call: SystemCall) -> bool:
         return True

@@ -40,6 +40,8 @@ class Monitor:
         before that."""
         self.is_idle: Callable[[GPA], bool] = lambda _page: False
         """Whether nothing that the processor has loaded depends on the page: no store to it needs to end the run."""
+        self.can_wait: Callable[[GPA, int], bool] = lambda _gpa, _size: False
+        """Whether nothing that the guest can do before its next exit depends on a store (address, bytes)."""
         self.records: list[TableStore] = []
         """What is to be drained, but for what the processor has deferred."""
         self.touched: set[GPA] = set()
@@ -132,12 +134,18 @@ class Monitor:
         gpa = self._memory.to_guest(HPA(physical))
         if gpa is not None:
             self.pull()
-            if self.is_idle(GPA(gpa & ~PAGE_MASK)):
+            page = GPA(gpa & ~PAGE_MASK)
+            if self.is_idle(page):
+                if not self.one_by_one():
+                    self._processor.engine.deferred.mute(physical)
+                    self.records.append(TableStore(page, PAGE_SIZE, deferred=True))
+                    return
                 value = int.from_bytes(self._memory.read(gpa, size) or b"", "little")
                 self.records.append(TableStore(gpa, size, value, deferred=True))
                 return
             self.records.append(TableStore(gpa, size))
-            self._processor.request_stop()
+            if not self.can_wait(gpa, size):
+                self._processor.request_stop()
 
     def _is_urgent(self, physical: int, size: int) -> bool:
         gpa = self._memory.to_guest(HPA(physical))
@@ -159,5 +167,6 @@ class Monitor:
     def drain(self) -> list[TableStore]:
         """What was stored since the last call, in order."""
         self.pull()
+        self._processor.engine.deferred.unmute()
         records, self.records = self.records, []
         return records

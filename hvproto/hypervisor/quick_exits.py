@@ -18,6 +18,7 @@ import capstone
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor.emulate import popped
+from hvproto.hypervisor.load_guard import LOADS
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
 from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
 from hvproto.hypervisor.region_form import Form
@@ -36,7 +37,7 @@ from hvproto.processor.settings import (
     EFLAGS_TF,
     EFLAGS_VM,
 )
-from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, REFUSED, KnownTransfers
+from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, PASSES, REFUSED, KnownTransfers
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
@@ -46,7 +47,7 @@ _CLI, _STI, _PUSHF, _POPF, _IRET = 0xFA, 0xFB, 0x9C, 0x9D, 0xCF
 _FIRST_FREE = 32
 """Vectors below it are the processor's own."""
 _WRITE = 2
-_FETCH_OR_RESERVED = 0x18
+_RESERVED, _FETCH_OR_RESERVED = 8, 0x18
 _KEPT = VIRTUAL_FLAGS & ~EFLAGS_RF
 _PUSHED = _KEPT & ~EFLAGS_VM
 _WHOLE = 0xFFFF_FFFF
@@ -154,7 +155,7 @@ class QuickExits:
         space = self._space
         if what & SOFTWARE:
             vector = what & _VECTOR
-            if vector < _FIRST_FREE or vector in self._policy.routes.changed:
+            if vector < _FIRST_FREE or vector in self._policy.routes.changed or space.monitor.records:
                 return REFUSED
             if not self._transfers.reflect(vector, self._level, eip, esp):
                 return REFUSED
@@ -189,9 +190,11 @@ class QuickExits:
     def _shows(self, linear: int, error: int) -> int:
         """A page fault, in the engine's run: it may be the mirror's alone."""
         space = self._space
-        if error & _FETCH_OR_RESERVED or not space.mirror.touch(
-            linear & self._addresses, write=bool(error & _WRITE), user=self._level == USER
-        ):
+        linear &= self._addresses
+        if error & _FETCH_OR_RESERVED:
+            if error & _RESERVED or not space.show_code(linear, user=self._level == USER):
+                return REFUSED
+        elif not space.mirror.touch(linear, write=bool(error & _WRITE), user=self._level == USER):
             return REFUSED
         self._cpu.all_eflags &= ~EFLAGS_RF
         if self._look.guest.value and self._transfers.changes == space.mirror.kernel.changes:
@@ -298,11 +301,15 @@ class QuickExits:
 
         In code of 32 bits, each PUSHF, POPF and IRET is planted.
         """
+        space = self._space
+        if opcode in LOADS:
+            return REFUSED if not self._is_calm or space.monitor.records or self._guest.is_trap(eip) else PASSES
         if not self._is_plain or self._policy.handlers:
             return REFUSED
-        space = self._space
         if space.deferred_count.value or space.monitor.records or space.marked_code:
-            return REFUSED
+            space.follow_deferred()
+            if space.has_stores:
+                return REFUSED
         if opcode == _PUSHF:
             done = self._push_flags(esp - 4 & _WHOLE, eflags)
         elif opcode == _POPF:

@@ -31,7 +31,7 @@ from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
-from hvproto.processor.unasked import NEXT, flags_and_calls, pop_flags, push_flags, return_
+from hvproto.processor.unasked import NEXT, PASSES, flags_and_calls, pop_flags, push_flags, return_
 
 SIDE_SIZE = 2 * SEGMENT_CACHE.size + 16
 """What changes with the ring: CS and SS, hidden parts and all, CR3, and the GDT's base."""
@@ -199,6 +199,8 @@ asks:
     call qword ptr [rbx + {CTL_ASK_TRAP}]
     test eax, eax
     jz otherwise
+    cmp eax, {PASSES}
+    je passes
 answered:
     mov r13d, eax
     mov eax, dword ptr [rbx + {CTL_FLAGS}]
@@ -217,6 +219,13 @@ answered:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{leave_block}}
     call rax
+passes:
+    add rsp, 8
+    pop rdx
+    pop rsi
+    pop rdi
+    {RESTORE}
+    ret
 otherwise:
     add rsp, 8
     pop rdx

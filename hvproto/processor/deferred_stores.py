@@ -167,6 +167,7 @@ class DeferredStores:
         self._ram = ram
         self.pages = (ctypes.c_uint8 * -(-len(ram) // PAGE_SIZE))()
         """For each page of RAM the size of its entries, 4 or 8, if stores there may wait, else 0. See `watch_part`."""
+        self._muted: dict[int, int] = {}
         self.protected = (ctypes.c_uint8 * len(self.pages))()
         """For each page of RAM whether stores to it are to be heard of; for the machine code only."""
         self.block = (ctypes.c_uint64 * (_RECORDS + _WORDS * CAPACITY))()
@@ -238,6 +239,18 @@ class DeferredStores:
         np.minimum.at(lowest, places, first)
         np.maximum.at(highest, places, end)
         return [(low, high - low, None) for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
+
+    def mute(self, physical: int) -> None:
+        """Just do all stores to the page there, until `unmute`: somebody looks at all of it then."""
+        page = physical >> PAGE_SHIFT
+        self._muted.setdefault(page, self.pages[page])
+        self.pages[page] = _ONLY_A_PART
+
+    def unmute(self) -> None:
+        """Have stores to all pages be as they were."""
+        for page, before in self._muted.items():
+            self.pages[page] = before
+        self._muted.clear()
 
     def take(self) -> list[tuple[int, int, int]]:
         """(physical address, size, value) of each store that has waited, in order; none waits any longer."""

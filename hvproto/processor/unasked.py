@@ -41,8 +41,9 @@ from hvproto.processor.settings import (
 )
 from hvproto.processor.state import SUMMARY_SHADOW
 
-REFUSED, NEXT, ELSEWHERE = range(3)
-"""What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte; or at EIP."""
+REFUSED, NEXT, ELSEWHERE, PASSES = range(4)
+"""What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte, or at EIP; or,
+of a planted trap, that the instruction is the processor's."""
 
 # The guest's flags that aren't the processor's, in the control block (CTL_GUEST), and above them:
 _DECIDES, _OPENS, _CHANGED, _IN_PROGRAM = 32, 33, 34, 35

@@ -9,7 +9,7 @@ import pytest
 from hvproto.hypervisor.quick_transfers import QuickTransfers
 from hvproto.images.assembly import assemble_text
 from hvproto.processor import private_layout
-from hvproto.processor.asking import REFUSED
+from hvproto.processor.unasked import REFUSED
 from tests.hypervisor.random_judge import judge
 from tests.hypervisor.random_kernels import LENGTH, STEP, RandomKernel, kernel_of
 from tests.hypervisor.random_modes import ABSENT, DATA, LOG, MODES, PROGRAM
