@@ -188,6 +188,11 @@ class AddressSpace:
         return bool(self.marked_code or self.monitor.records or self.deferred_count.value)
 
     @property
+    def has_pressing_stores(self) -> bool:
+        """... before whatever the guest does that loads no segment, and stays at its level."""
+        return bool(self.marked_code or self.monitor.presses or self.deferred_count.value)
+
+    @property
     def kind(self) -> CodeKind | None:
         """The kind of code that the guest executes."""
         return self._kind

@@ -55,7 +55,7 @@ class CodeWatch:
 
     def is_known(self, linear: GVA, gpa: GPA, content: bytes, *, kernel: bool) -> bool:
         """Whether `look_at` would plant nothing, and find nothing changed."""
-        return gpa in self.pages and gpa not in self._stale and self._seen.get((linear, kernel)) == content
+        return gpa not in self._stale and self._seen.get((linear, kernel)) == content
 
     def look_at(self, linear: GVA, gpa: GPA, content: bytes, *, kernel: bool) -> bool:
         """Plant what a page needs that is being fetched from; True if it is a page that wasn't watched yet."""

@@ -29,7 +29,7 @@ class ShadowDescriptors:
         """The guest's descriptors as they were copied last."""
         self._levels: list[int] = []
         self.version = 0
-        """Another number whenever a descriptor, or where the table is, may have changed."""
+        """Another number whenever the region's tables have changed: not for a TSS, which they don't have."""
 
     def is_hit(self, gpa: int, size: int) -> bool:
         """Whether a store (within a page) has changed a byte of the guest's table."""
@@ -41,20 +41,24 @@ class ShadowDescriptors:
 
     def reload(self, *, anew: bool = False) -> None:
         """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
-        self.version += 1
         table = self._cpu.gdtr
         size = min(table.limit, self.region.layout.guest_gdt_limit) + 1
         raw = b"" if self._cpu.by_paragraphs else self._cpu.peek_some(table.base, size)
         raw = raw[: len(raw) & ~7]
         descriptors = [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
-        before = [] if anew else self._known
-        for index in range(1, max(len(descriptors), len(self._known))):
+        known, count = self._known, max(len(descriptors), len(self._known))
+        self._levels += [-1] * (count - len(self._levels))
+        for index in range(1, count):
             descriptor = descriptors[index] if index < len(descriptors) else 0
-            if anew or (before[index] if index < len(before) else 0) != descriptor:
-                kernel, user = _in_views(index * 8, descriptor)
+            before = known[index] if index < len(known) else 0
+            if anew or before != descriptor:
+                selector = index * 8
+                views = kernel, user = _in_views(selector, descriptor)
                 self.region.set_guest_descriptor(index, kernel=kernel, user=user)
+                self._levels[index] = _level(selector, descriptor)
+                if anew or views != _in_views(selector, before):
+                    self.version += 1
         self._known = descriptors
-        self._levels = [_level(index * 8, descriptor) for index, descriptor in enumerate(descriptors)]
         self._watch(table.base, size)
 
     def level_of(self, index: int) -> int:

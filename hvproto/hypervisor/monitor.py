@@ -42,6 +42,8 @@ class Monitor:
         """Whether nothing that the processor has loaded depends on the page: no store to it needs to end the run."""
         self.can_wait: Callable[[GPA, int], bool] = lambda _gpa, _size: False
         """Whether nothing that the guest can do before its next exit depends on a store (address, bytes)."""
+        self.presses = False
+        """Whether a record is of a store that can't wait."""
         self.records: list[TableStore] = []
         """What is to be drained, but for what the processor has deferred."""
         self.touched: set[GPA] = set()
@@ -145,6 +147,7 @@ class Monitor:
                 return
             self.records.append(TableStore(gpa, size))
             if not self.can_wait(gpa, size):
+                self.presses = True
                 self._processor.request_stop()
 
     def _is_urgent(self, physical: int, size: int) -> bool:
@@ -154,6 +157,7 @@ class Monitor:
     def _on_own_write(self, gpa: GPA, size: int) -> None:
         if GPA(gpa & ~PAGE_MASK) in self._users:
             self.pull()
+            self.presses = True
             self.records.append(TableStore(gpa, size))
 
     def pull(self) -> None:
@@ -162,11 +166,12 @@ class Monitor:
         for physical, size, value in deferred.take() if self.one_by_one() else deferred.take_ranges():
             gpa = self._memory.to_guest(HPA(physical))
             if gpa is not None:
+                self.presses = True
                 self.records.append(TableStore(gpa, size, value, deferred=True))
 
     def drain(self) -> list[TableStore]:
         """What was stored since the last call, in order."""
         self.pull()
         self._processor.engine.deferred.unmute()
-        records, self.records = self.records, []
+        records, self.records, self.presses = self.records, [], False
         return records

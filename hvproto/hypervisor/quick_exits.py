@@ -165,7 +165,7 @@ class QuickExits:
             return ELSEWHERE
         if space.deferred_count.value or space.monitor.records or space.marked_code:
             space.follow_deferred()
-            if space.has_stores:
+            if space.has_pressing_stores:
                 return REFUSED
         if what == PAGE_FAULT:
             return self._shows(self._look.cr2.value, error)
@@ -308,13 +308,13 @@ class QuickExits:
             return REFUSED
         if space.deferred_count.value or space.monitor.records or space.marked_code:
             space.follow_deferred()
-            if space.has_stores:
+            if space.has_pressing_stores:
                 return REFUSED
         if opcode == _PUSHF:
             done = self._push_flags(esp - 4 & _WHOLE, eflags)
         elif opcode == _POPF:
             done = self._pop_flags(esp, eflags)
-        elif opcode == _IRET and self._level == KERNEL:
+        elif opcode == _IRET and self._level == KERNEL and not space.monitor.records:
             done = self._transfers.iret(esp, eflags)
             if self._look.side.value:
                 self._change_level(USER)
@@ -328,7 +328,7 @@ class QuickExits:
         return done
 
     def _push_flags(self, esp: int, eflags: int) -> int:
-        at = self._transfers.stack.place(esp, 4, self._view, True)
+        at = self._transfers.reach(esp, 4, self._view, True)
         if at < 0:
             return REFUSED
         cpu = self._cpu
@@ -338,7 +338,7 @@ class QuickExits:
         return NEXT
 
     def _pop_flags(self, esp: int, eflags: int) -> int:
-        at = self._transfers.stack.place(esp, 4, self._view, False)
+        at = self._transfers.reach(esp, 4, self._view, False)
         if at < 0:
             return REFUSED
         value: int = _WORD.unpack_from(self._ram, at)[0]

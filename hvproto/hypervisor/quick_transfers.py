@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING
 
 import capstone
 
-from hvproto.addresses import PAGE_SHIFT
+from hvproto.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.quick_places import LastPage
 from hvproto.hypervisor.sensitive import CodeKind
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS, VirtualCpu
+from hvproto.processor.engine import UnmappedAccess
+from hvproto.processor.exceptions import Raised
 from hvproto.processor.first_look import FirstLook, Side
+from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, SegmentRegister
 from hvproto.processor.settings import EFER_LMA, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, Setting
 from hvproto.processor.unasked import ELSEWHERE, ODD_FLAGS, REFUSED, RETURNED, KnownCall, KnownTransfers
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
+    from hvproto.hypervisor.view import View
     from hvproto.processor.native import NativeEngine
 
 _GATE_SIZE = 8
@@ -188,7 +192,7 @@ class QuickTransfers:
         eflags = cpu.all_eflags
         if present is None or cpu.nmi_blocked or (real_eflags & _REAL | eflags & _VIRTUAL) & ODD_FLAGS:
             return REFUSED
-        at = self.stack.place(esp, _OUTER.size, self._space.mirror.kernel, False)
+        at = self.reach(esp, _OUTER.size, self._space.mirror.kernel, False)
         if at < 0:
             return REFUSED
         eip, selector, flags, outer_esp, outer_stack = _OUTER.unpack_from(self._ram, at)
@@ -213,6 +217,19 @@ class QuickTransfers:
         look.esp.value = esp
         look.eip.value = eip
         return ELSEWHERE
+
+    def reach(self, esp: int, size: int, view: View, write: bool) -> int:
+        """Where so many bytes of the stack lie, an HPA; or -1, and the mirror is as it was in any case."""
+        at = self.stack.place(esp, size, view, write)
+        if at >= 0 or (esp & PAGE_MASK) + size > PAGE_SIZE:
+            return at
+        cpu, space = self._cpu, self._space
+        try:
+            gpa = cpu.translate(esp, Access.WRITE if write else Access.READ, user=not space.in_kernel_view)
+        except (Raised, UnmappedAccess):
+            return -1
+        hpa = cpu.memory.to_host(gpa)
+        return -1 if hpa is None or (write and space.is_watched(hpa)) else hpa
 
     def _leaves_data_segments(self) -> bool:
         """Whether a return to ring 3 leaves ES, DS, FS and GS alone: each is open there, or null."""

@@ -203,7 +203,7 @@ unmarked:
     cmp rax, qword ptr [rbx + {CTL_CR2}]
     je leave
     test dword ptr [rbx + {CTL_ERROR}], 0x10
-    jnz fault
+    jnz explained
 scan:
     mov rdi, r12
     mov rsi, r13
