@@ -81,7 +81,7 @@ class AddressSpace:
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
         self.tables.may_lag = lambda: not self.monitor.one_by_one()
         self.monitor.is_idle = self.tables.is_idle
-        self.monitor.can_wait = self._can_wait
+        self.monitor.can_wait, self.monitor.is_nothing = self._can_wait, self._is_nothing
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
         self.quick_stores = QuickStores(
@@ -370,13 +370,20 @@ class AddressSpace:
 
         A kernel that switches tasks changes its TSS's descriptor byte by byte: each would end the run.
         """
-        page = GPA(gpa & ~PAGE_MASK)
         return (
             self._kind is not None
             and self._kind.guards_loads
             and self.descriptors.is_hit(gpa, size)
-            and self.monitor.users(page) == self.descriptors.pieces_in(page)
+            and self._has_only_descriptors(gpa)
         )
+
+    def _is_nothing(self, gpa: GPA, size: int) -> bool:
+        """Whether a store to a watched page is to what lies beside the guest's descriptors."""
+        return self._has_only_descriptors(gpa) and not self.descriptors.is_hit(gpa, size)
+
+    def _has_only_descriptors(self, gpa: GPA) -> bool:
+        page = GPA(gpa & ~PAGE_MASK)
+        return self.monitor.users(page) == self.descriptors.pieces_in(page)
 
     def _is_in_block(self, gpa: GPA, size: int) -> bool:
         """Whether some of the bytes are code of the basic block that is being executed."""
@@ -397,6 +404,8 @@ class AddressSpace:
             self.marked_code = []
         self.writes.tell(records)
         if not records:
+            if self.monitor.touched:
+                self._update_stores()
             return
         tables_changed = False
         deferred: list[TableStore] = []

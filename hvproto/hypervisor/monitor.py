@@ -42,6 +42,8 @@ class Monitor:
         """Whether nothing that the processor has loaded depends on the page: no store to it needs to end the run."""
         self.can_wait: Callable[[GPA, int], bool] = lambda _gpa, _size: False
         """Whether nothing that the guest can do before its next exit depends on a store (address, bytes)."""
+        self.is_nothing: Callable[[GPA, int], bool] = lambda _gpa, _size: False
+        """Whether a store (address, bytes) is none that anybody watches for."""
         self.presses = False
         """Whether a record is of a store that can't wait."""
         self.records: list[TableStore] = []
@@ -144,6 +146,8 @@ class Monitor:
                     return
                 value = int.from_bytes(self._memory.read(gpa, size) or b"", "little")
                 self.records.append(TableStore(gpa, size, value, deferred=True))
+                return
+            if self.is_nothing(gpa, size):
                 return
             self.records.append(TableStore(gpa, size))
             if not self.can_wait(gpa, size):

@@ -149,9 +149,10 @@ class QuickTransfers:
                 return False
             esp = int.from_bytes(ram[tss : tss + 4], "little") - _OUTER.size & _WHOLE
             at = space.place(esp, _OUTER.size, view, write=True)
-            if at is None:
+            if at is not None:
+                self._learn(vector, gate, tss, at, esp, eip, kept)
+            elif (at := self.reach(esp, _OUTER.size, view, True)) < 0:
                 return False
-            self._learn(vector, gate, tss, at, esp, eip, kept)
             _OUTER.pack_into(ram, at, back, present.code.selector, flags, old_esp, present.stack.selector)
             self._load(kernel)
         cpu.eflags = flags & kept
@@ -225,7 +226,7 @@ class QuickTransfers:
             return at
         cpu, space = self._cpu, self._space
         try:
-            gpa = cpu.translate(esp, Access.WRITE if write else Access.READ, user=not space.in_kernel_view)
+            gpa = cpu.translate(esp, Access.WRITE if write else Access.READ, user=view is not space.mirror.kernel)
         except (Raised, UnmappedAccess):
             return -1
         hpa = cpu.memory.to_host(gpa)
