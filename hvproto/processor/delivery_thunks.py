@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from hvproto.processor import private_layout as at
 from hvproto.processor.asking import ask
+from hvproto.processor.code_hooks import end_translation
 from hvproto.processor.control_block import (
     CTL_COUNTS,
     CTL_CPU,
@@ -136,6 +137,7 @@ def _load(function: str, address: str) -> str:
 INTERRUPT = f"""
     {SAVE}
     mov rbx, rdx
+    {end_translation("translation")}
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
     mov r12, qword ptr [rbx + {CTL_ENV}]
@@ -280,6 +282,7 @@ leave:
 INVALID = f"""
     {SAVE}
     mov rbx, rsi
+    {end_translation("translation")}
     cmp dword ptr [rbx + {CTL_DELIVERING}], 0
     jne leave
     mov r12, qword ptr [rbx + {CTL_ENV}]

@@ -475,8 +475,16 @@ class Engine(ABC):
         address - there are two views of a guest, and other guests - shares the trap.
         """
         if address not in self._traps:
-            self._traps[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._trap_hook, address, address)
+            self._traps[address] = self._add_code_hook(address, self._trap_hook)
         self._planters[address] = self._planters.get(address, 0) + 1
+
+    def _add_code_hook(self, address: int, callback: Any) -> int:
+        """A hook on the instruction at a linear address."""
+        return self._add_hook(uc_const.UC_HOOK_CODE, callback, address, address)
+
+    def _drop_code_hook(self, address: int, handle: int) -> None:
+        _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
+        del self._callbacks[handle]
 
     def is_planted(self, address: int) -> bool:
         """Whether somebody has planted a trap at this linear address."""
@@ -488,9 +496,7 @@ class Engine(ABC):
         if left > 0:
             self._planters[address] = left
         elif left == 0:
-            handle = self._traps.pop(address)
-            _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
-            del self._callbacks[handle]
+            self._drop_code_hook(address, self._traps.pop(address))
 
     def forget_exception(self) -> None:
         """Have the engine forget the last exception, so that the next one isn't taken for a double fault."""
@@ -554,13 +560,11 @@ class Engine(ABC):
         The engine has wrong arithmetic flags where an instruction with a hook on it faults: what is watched must have
         its faults found by the callback.
         """
-        self._watches[address] = self._add_hook(uc_const.UC_HOOK_CODE, self._call_watched, address, address)
+        self._watches[address] = self._add_code_hook(address, self._call_watched)
 
     def unwatch(self, address: int) -> None:
         """No longer, between two runs. What has been translated with the hook may go on calling, or not."""
-        handle = self._watches.pop(address)
-        _check(uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle)))
-        del self._callbacks[handle]
+        self._drop_code_hook(address, self._watches.pop(address))
 
     def hear_code(self, method: Callable[[int, int], None]) -> None:
         """Have a method called with the linear address and the size of each instruction, for good, which takes time."""

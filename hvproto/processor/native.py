@@ -25,6 +25,7 @@ from hvproto.processor import block_beginnings, delivery_thunks, instruction_cou
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor.asking import ASK_TRAP
+from hvproto.processor.code_hooks import CodeHooks
 from hvproto.processor.deferred_stores import DEFER_STORE
 from hvproto.processor.engine import (
     CONTROL_IDS,
@@ -195,6 +196,7 @@ class NativeEngine(Engine):
         self._block_hook.value = on_block * block_beginnings.install()
         self._trap_hook = ctypes.c_void_p(self._code.add(ASK_TRAP, names))
         self._trap_table = TrapTable(control, self._trap_hook.value or 0)
+        self._code_hooks = CodeHooks(control, self._handle.value or 0)
         hooks = (
             (uc_const.UC_HOOK_INTR, self._code.add(delivery_thunks.INTERRUPT, names), None),
             (uc_const.UC_HOOK_INSN_INVALID, self._code.add(delivery_thunks.INVALID, names), None),
@@ -241,6 +243,16 @@ class NativeEngine(Engine):
         super().plant(address)
         if address not in self._watches:
             self._trap_table.add(address)
+
+    def _add_code_hook(self, address: int, callback: Any) -> int:
+        self._code_hooks.check()
+        handle = super()._add_code_hook(address, callback)
+        self._code_hooks.add(address, handle)
+        return handle
+
+    def _drop_code_hook(self, address: int, handle: int) -> None:
+        self._code_hooks.remove(address, handle)
+        super()._drop_code_hook(address, handle)
 
     def unplant(self, address: int) -> None:
         super().unplant(address)
@@ -421,7 +433,9 @@ class NativeEngine(Engine):
         self.raise_failure()  # Ctrl-C may have come since the last run
         self._asked = False
         self.system_call = None
+        self._code_hooks.check()
         status = self._enter(self.control_address)
+        self._code_hooks.has_run()
         self.decide_again()
         if status == HALTED and self.failure is None and self.system_call is None:
             return Outcome.HALTED

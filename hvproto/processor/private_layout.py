@@ -27,6 +27,8 @@ UC_CPU = 0x1B8
 UC_TRANSLATOR = 0x300
 UC_STOP_REQUEST = 0x56D
 CODE_HOOKS = 2
+UC_CODE_HOOKS = 0x370
+"""The head of its list of them, and behind it the tail."""
 """The engine's number for hooks on code."""
 CPU_ENV = 0x128
 CPU_HALTED = 33176

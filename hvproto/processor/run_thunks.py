@@ -6,6 +6,7 @@ Hooks of the native engine that Unicorn calls instead of Python: they are called
 from __future__ import annotations
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.code_hooks import end_translation
 from hvproto.processor.control_block import (
     CTL_BLOCK_SIZE,
     CTL_BLOCK_START,
@@ -135,6 +136,9 @@ ENTER = f"""
     xor r8d, r8d
     movabs rax, {{start}}
     call rax
+    mov edx, eax
+    {end_translation("run")}
+    mov eax, edx
     test eax, eax
     jnz entered
     mov rcx, qword ptr [rbx + {CTL_CPU}]
