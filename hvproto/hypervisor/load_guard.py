@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR
+from hvproto.processor.unasked import MOV_SEGMENT, POP_DS, POP_ES, POP_FS, POP_GS, TWO_BYTES
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.address_space import AddressSpace
     from hvproto.hypervisor.virtual_cpu import VirtualCpu
     from hvproto.processor.processor import Processor
 
-_MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES, _POP_FS, _POP_GS = 0x8E, 0x07, 0x1F, 0x0F, 0xA1, 0xA9
-LOADS = frozenset({_MOV_SEGMENT, _POP_ES, _POP_DS, _TWO_BYTES})
+LOADS = frozenset({MOV_SEGMENT, POP_ES, POP_DS, TWO_BYTES})
 """The first bytes of the instructions that it knows."""
 _OPERAND_SIZE = b"\x66"
 _REGISTER_OPERAND = 0xC0
@@ -32,6 +32,8 @@ class LoadGuard:
         self._space = space
         self._processor = processor
         self._ram = ram
+        self.passed = 0
+        """The last selector that passed."""
 
     def passes(self, eip: int) -> bool:
         """Whether the instruction at this GVA, where the guest kernel is, is a load that can go on as it is."""
@@ -39,19 +41,21 @@ class LoadGuard:
         selector = self._selector(code[1:] if code[:1] == _OPERAND_SIZE else code)
         if selector is None or selector & TABLE_INDICATOR:
             return False
-        if not selector & ~RPL_MASK:
-            return True
-        level = max(self._cpu.cpl, selector & RPL_MASK)
-        return level <= self._space.descriptors.level_of(selector >> 3)
+        if selector & ~RPL_MASK:
+            level = max(self._cpu.cpl, selector & RPL_MASK)
+            if level > self._space.descriptors.level_of(selector >> 3):
+                return False
+        self.passed = selector
+        return True
 
     def _selector(self, code: bytes) -> int | None:
         """What is about to be loaded; None if that isn't at hand, or the load is another one."""
         if len(code) < 2:
             return None
         first, second = code[:2]
-        if first == _MOV_SEGMENT and second >= _REGISTER_OPERAND and second >> 3 & 7 != _SS:
+        if first == MOV_SEGMENT and second >= _REGISTER_OPERAND and second >> 3 & 7 != _SS:
             return self._processor.gpr(second & 7) & 0xFFFF
-        if first in (_POP_ES, _POP_DS) or (first == _TWO_BYTES and second in (_POP_FS, _POP_GS)):
+        if first in (POP_ES, POP_DS) or (first == TWO_BYTES and second in (POP_FS, POP_GS)):
             stack = self._cpu.stack
             if not self._cpu.code64 and (stack.base or not stack.is_32bit):
                 return None

@@ -100,7 +100,7 @@ class MirroredGuest(Guest):
         self.exits = Exits(self)
         self.exit_policy = ExitPolicy(self)
         self.quick = QuickExits(self)
-        self._guard = LoadGuard(self.cpu, self.space, processor, machine.ram.view)
+        self.guard = LoadGuard(self.cpu, self.space, processor, machine.ram.view)
         self._on_entry: tuple[EntryHandler, ...] = ()
         self._stopped = True
         self._debug_changed = False
@@ -312,7 +312,7 @@ class MirroredGuest(Guest):
         kind = self.space.kind
         if kind is None or not kind.guards_loads or self.space.monitor.records:
             return True
-        return not self._guard.passes(address)
+        return not self.guard.passes(address)
 
     def _on_system_call(self, _call: SystemCall) -> bool:
         return True

@@ -303,7 +303,12 @@ class QuickExits:
         """
         space = self._space
         if opcode in LOADS:
-            return REFUSED if not self._is_calm or space.monitor.records or self._guest.is_trap(eip) else PASSES
+            self._guest.guard.passed = 0
+            if not self._is_calm or space.monitor.records or self._guest.is_trap(eip):
+                return REFUSED
+            if self._level == KERNEL:
+                self._transfers.known.add_open(self._guest.guard.passed)
+            return PASSES
         if not self._is_plain or self._policy.handlers:
             return REFUSED
         if space.deferred_count.value or space.monitor.records or space.marked_code:

@@ -31,7 +31,7 @@ from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
-from hvproto.processor.unasked import NEXT, PASSES, flags_and_calls, pop_flags, push_flags, return_
+from hvproto.processor.unasked import NEXT, PASSES, flags_and_calls, pop_flags, push_flags, return_, segment_load
 
 SIDE_SIZE = 2 * SEGMENT_CACHE.size + 16
 """What changes with the ring: CS and SS, hidden parts and all, CR3, and the GDT's base."""
@@ -188,7 +188,9 @@ not_pushed:
     {pop_flags("pops", "asks", "answered")}
 not_popped:
     cmp r14d, {_IRET}
-    jne asks
+    je returns_from
+    {segment_load("loads", "asks", "passes")}
+returns_from:
     {_tell_data_selectors()}
     {return_("returns", "asks", "answered")}
 asks:

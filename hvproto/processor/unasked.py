@@ -11,6 +11,7 @@ There, RBX is the control block, R12 env, R15D EFLAGS; R8 to R10 are free, as ar
 from __future__ import annotations
 
 import ctypes
+import struct
 from dataclasses import dataclass
 
 from hvproto.processor import private_layout as at
@@ -60,6 +61,10 @@ RETURNED = (POPPED | EFLAGS_IF | EFLAGS_IOPL) & ~ODD_FLAGS
 _POPPED_AT_0 = POPPED | EFLAGS_IF | EFLAGS_IOPL
 _VIRTUAL = EFLAGS_IF | EFLAGS_IOPL | EFLAGS_VIF | EFLAGS_VIP
 
+MOV_SEGMENT, POP_ES, POP_DS, TWO_BYTES, POP_FS, POP_GS = 0x8E, 0x07, 0x1F, 0x0F, 0xA1, 0xA9
+_DATA_REGISTERS = 0b111001
+"""GS, FS, DS and ES by their numbers in MOV."""
+
 VECTORS = 256
 _GATE, _GATE_VALUE, _TSS, _TSS_VALUE, _PROTECTED, _FRAME, _STACK, _EIP, _KEPT, _USER_CODE, _USER_STACK, _SIDE = range(
     0, 96, 8
@@ -68,9 +73,12 @@ _CALL_SIZE = 96
 _RETURN = 8 * VECTORS
 _OUT_CODE, _OUT_STACK, _OUT_OPEN, _OUT_SIDE, _OUT_KERNEL = range(_RETURN, _RETURN + 40, 8)
 _PAGE, _PAGE_ADDRESS, _PAGE_PROTECTED = range(_RETURN + 40, _RETURN + 64, 8)
-_TABLE_SIZE = _RETURN + 64
+_OPEN, _OPEN_COUNT = _RETURN + 64, 4
+_TABLE_SIZE = _OPEN + 8
 _NONE = 1 << 32
 """No selector, no page."""
+_NO_SELECTORS = 0x0004_0004_0004_0004
+"""Four of the LDT, which is asked about before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class KnownTransfers:
             self._table[vector] = 0
         self._calls.clear()
         self._table[_OUT_KERNEL // 8] = self._table[_OUT_CODE // 8] = self._table[_PAGE // 8] = _NONE
+        self._table[_OPEN // 8] = _NO_SELECTORS
 
     def add_call(self, vector: int, call: KnownCall) -> None:
         """From now on, INT n with this vector is that."""
@@ -135,6 +144,12 @@ class KnownTransfers:
         stored to. The engine's TLB doesn't hold it if nobody else has accessed it."""
         for place, value in ((_PAGE_ADDRESS, address), (_PAGE_PROTECTED, protected), (_PAGE, page)):
             self._table[place // 8] = value
+
+    def add_open(self, selector: int) -> None:
+        """The kernel may load this selector of the GDT, or a null one, into ES, DS, FS or GS; the last four count."""
+        selectors = self._table[_OPEN // 8]
+        if selector not in struct.unpack("<4H", struct.pack("<Q", selectors)):
+            self._table[_OPEN // 8] = (selectors << 16 | selector) & (1 << 64) - 1
 
     @property
     def stack_page(self) -> int:
@@ -403,4 +418,67 @@ def return_(name: str, otherwise: str, done: str) -> str:
     {_take_flags()}
     mov eax, {ELSEWHERE}
     jmp {done}
+"""
+
+
+def segment_load(name: str, otherwise: str, done: str) -> str:
+    """MOV from a register, or POP, to ES, DS, FS or GS in the guest's kernel, the first byte in R14D: the processor may
+    do it by itself where Python has said so of the selector."""
+    return f"""
+    {_decides(otherwise)}
+    {_in_kernel(otherwise)}
+    mov r10, r8
+    cmp r14d, {MOV_SEGMENT}
+    je {name}_mov
+    cmp r14d, {POP_ES}
+    je {name}_pop
+    cmp r14d, {POP_DS}
+    je {name}_pop
+    cmp r14d, {TWO_BYTES}
+    jne {otherwise}
+    mov rdi, r12
+    mov rsi, qword ptr [r12 + {at.ENV_EIP}]
+    inc rsi
+    movabs rax, {{load_code_byte}}
+    call rax
+    and eax, {~(POP_FS ^ POP_GS)}
+    cmp al, {POP_FS & POP_GS}
+    jne {otherwise}
+{name}_pop:
+    mov r10, qword ptr [rbx + {CTL_GUEST}]
+    mov esi, dword ptr [r12 + {at.ENV_ESP}]
+    {_stack_place(name, 7, at.TLB_READ, otherwise)}
+    movzx ecx, word ptr [rsi]
+    jmp {name}_selector
+{name}_mov:
+    mov rdi, r12
+    mov rsi, qword ptr [r12 + {at.ENV_EIP}]
+    inc rsi
+    movabs rax, {{load_code_byte}}
+    call rax
+    cmp al, 0xc0
+    jb {otherwise}
+    mov ecx, eax
+    shr ecx, 3
+    and ecx, 7
+    mov edx, {_DATA_REGISTERS}
+    bt edx, ecx
+    jnc {otherwise}
+    and eax, 7
+    movzx ecx, word ptr [r12 + 8*rax + {at.ENV_REGS}]
+{name}_selector:
+    test ecx, 4
+    jnz {otherwise}
+    mov r9, qword ptr [rbx + {CTL_KNOWN}]
+    mov eax, {PASSES}
+{
+        "".join(
+            f'''
+    cmp cx, word ptr [r9 + {_OPEN + 2 * number}]
+    je {done}
+'''
+            for number in range(_OPEN_COUNT)
+        )
+    }
+    jmp {otherwise}
 """
