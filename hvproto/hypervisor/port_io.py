@@ -6,9 +6,11 @@ from typing import Protocol
 
 from capstone import x86_const as cs
 
+from hvproto.addresses import PAGE_MASK, PAGE_SIZE
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.instruction import Instruction
+from hvproto.processor.paging import Access
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import CR4_DE, DR7_ENABLED, EFLAGS_DF, Setting
 
@@ -89,7 +91,24 @@ def _string(cpu: VirtualCpu, instruction: Instruction, ports: PortSpace, port: i
     register = EDI if is_input else ESI
     base = _base(cpu, instruction, is_input)
     user = cpu.cpl == 3
-    for _ in range(min(cpu.gpr(ECX) & mask, PATIENCE) if repeated else 1):
+    count = min(cpu.gpr(ECX) & mask, PATIENCE) if repeated else 1
+    while is_input and step > 0 and count > 1:
+        place = cpu.gpr(register) & mask
+        address = cpu.wrapped(base + place)
+        several = min(count, (PAGE_SIZE - (address & PAGE_MASK)) // size, (mask + 1 - place) // size)
+        if several < 2 or not cpu.has_ram(cpu.resolve(address, Access.WRITE, user=user, mode=cpu.paging_mode)):
+            break
+        data = bytearray()
+        try:
+            for _ in range(several):
+                data += ports.read(port, size).to_bytes(size, "little")
+        finally:
+            cpu.write_bytes(address, bytes(data), user=user)
+            done = len(data) // size
+            _advance(cpu, register, done * size, mask)
+            _advance(cpu, ECX, -done, mask)
+            count -= done
+    for _ in range(count):
         address = cpu.wrapped(base + (cpu.gpr(register) & mask))
         if is_input:
             cpu.check_writable(address, size, user=user)  # before the device loses a datum

@@ -25,6 +25,7 @@ from hvproto.hypervisor.region_form import Form
 from hvproto.hypervisor.view import ADDRESS, View
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.asking import NOT_ALLOWED, SOFTWARE
+from hvproto.processor.engine import PendingException
 from hvproto.processor.first_look import FirstLook
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P
@@ -59,6 +60,10 @@ _CLOSED = ~(EFLAGS_IF | EFLAGS_RF)
 _NAMES = {_PUSHF: "pushfd", _POPF: "popfd", _IRET: "iretd"}
 _LEVELS = KERNEL, USER
 _WORD = struct.Struct("<I")
+
+
+def _left(_pending: PendingException) -> bool:
+    return False
 
 
 class QuickExits:
@@ -103,12 +108,14 @@ class QuickExits:
         """The guest gets the processor."""
         if self._engine is not None:
             self._look.start()
+            self._processor.on_exception = self.faulted
 
     def leave(self) -> None:
         """... and somebody else gets it."""
         if self._engine is not None:
             self._count = self.count
             self._look.stop()
+            self._processor.on_exception = _left
             self._look.unasked_count.value = 0
 
     @property
@@ -186,6 +193,29 @@ class QuickExits:
         self._cpu.all_eflags &= ~EFLAGS_RF
         self._done()
         return ELSEWHERE
+
+    def faulted(self, pending: PendingException) -> bool:
+        """`Processor.on_exception`: a page fault of an instruction that reads and writes, of which the engine has another
+        error code, may be the mirror's alone, too."""
+        processor, space = self._processor, self._space
+        if (
+            pending.vector != PAGE_FAULT
+            or pending.software
+            or not self._is_calm
+            or self._policy.handlers
+            or (self._listeners and self._wants(events.ExceptionTaken))
+            or processor.cpl != USER
+            or processor.in_interrupt_shadow
+            or processor.eflags & EFLAGS_TF
+        ):
+            return False
+        space.follow_deferred()
+        if space.has_pressing_stores or self._shows(processor.cr2, pending.error_code or 0) == REFUSED:
+            return False
+        processor.engine.now += _TO_HALT
+        if processor.counts_instructions:
+            processor.engine.instructions += Form.instructions_to_halt(PAGE_FAULT)
+        return True
 
     def _shows(self, linear: int, error: int) -> int:
         """A page fault, in the engine's run: it may be the mirror's alone."""

@@ -112,6 +112,9 @@ class Processor(RegisterFile):
         """Whether a store to a protected page is to be the last that is done in its run; if not, what stands behind it
         in its basic block may be done, too."""
         self.is_trap: Callable[[int], bool] = lambda _address: True
+        self.on_exception: Callable[[PendingException], bool] = lambda _pending: False
+        """Called with an exception that Python is to deliver, EIP and CR2 being as it leaves them: True if it has been
+        dealt with instead. The native engine doesn't ask for those that it delivers by itself: see `first_look`."""
         """Whether a planted instruction at this address is to stop the processor now."""
         self.on_new_block: Callable[[int, int], bool] | None = None
         """(linear address, bytes) of a basic block that has been translated; True: it has to be once more, with what
@@ -318,6 +321,8 @@ class Processor(RegisterFile):
                         self._begin_anew(counted)
                         continue
                     pending = explained(self, engine.pending)
+                    if not self._breakpoints and engine.now < self._deadline and self.on_exception(pending):
+                        continue
                     if pending.vector == DEBUG_VECTOR and not pending.software:
                         self._report(hits)
                     self._count_and_deliver(pending)
