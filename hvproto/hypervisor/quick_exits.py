@@ -195,8 +195,8 @@ class QuickExits:
         return ELSEWHERE
 
     def faulted(self, pending: PendingException) -> bool:
-        """`Processor.on_exception`: a page fault of an instruction that reads and writes, of which the engine has another
-        error code, may be the mirror's alone, too."""
+        """`Processor.on_exception`: a page fault of an instruction that reads and writes, whose error code the engine has
+        wrong, may be the mirror's alone, too."""
         processor, space = self._processor, self._space
         if (
             pending.vector != PAGE_FAULT
