@@ -31,6 +31,7 @@ _CHUNK = 256
 """Pieces that are looked at in one go, from the top."""
 _START, _END, _BEFORE, _AFTER, _LARGEST = range(5)
 _NOTHING = PAGES_48, 0
+_NO_TABLE, _LARGE_PAGE = -1, -2
 
 
 class FreeSpace:
@@ -138,6 +139,8 @@ class FreeSpace:
         """The page numbers in [first, end) of what isn't free, in order."""
         if self._highest[0] <= first and end <= self._highest[1]:
             return []
+        if (self._dirty or self._dirty_ranges) and self._has_no_table(first, end):
+            return []
         self._refresh()
         low = int(self._pieces[_END].searchsorted(first, "right"))
         high = int(self._pieces[_START].searchsorted(end, "left"))
@@ -146,6 +149,16 @@ class FreeSpace:
             pages = self._mapped(start, stop)
             found += [page for page in range(max(first, start), min(end, stop)) if pages is None or pages[page - start]]
         return found
+
+    def _has_no_table(self, first: int, end: int) -> bool:
+        """Whether an upper level says that nothing is mapped in [first, end): as a rule, where the region is.
+
+        A root that has just come in is looked at in full otherwise, which takes a millisecond.
+        """
+        return not any(first <= page < end for page in self._never) and not any(
+            self._leaf_table(span * self._span) != _NO_TABLE
+            for span in range(first // self._span, -(-end // self._span))
+        )
 
     def widest(self) -> tuple[GVA, int]:
         """(start, pages) of the largest hole, the highest of those; (0, 0) if there is none."""
@@ -201,13 +214,22 @@ class FreeSpace:
                 self._maps[start] = found
         return found
 
-    def _read_map(self, start: int) -> bytes | None:
+    def _leaf_table(self, page: int) -> int:
+        """The GPA of the last-level table for a page number; _NO_TABLE where nothing is mapped, or _LARGE_PAGE."""
         table = self._root
         for level in self._levels[:-1]:
-            entry = self._entry(table, level, start >> level.shift - PAGE_SHIFT & level.count - 1)
-            if not entry & P or level.is_reserved(entry) or (level.large and entry & PS):
-                return None
+            entry = self._entry(table, level, page >> level.shift - PAGE_SHIFT & level.count - 1)
+            if not entry & P or level.is_reserved(entry):
+                return _NO_TABLE
+            if level.large and entry & PS:
+                return _LARGE_PAGE
             table = entry & self._frame_mask
+        return table if self._levels else _LARGE_PAGE
+
+    def _read_map(self, start: int) -> bytes | None:
+        table = self._leaf_table(start)
+        if table in (_NO_TABLE, _LARGE_PAGE):
+            return None
         entries = self._entries(table, self._levels[-1])
         if entries is None:
             return None

@@ -195,8 +195,8 @@ class QuickExits:
         return ELSEWHERE
 
     def faulted(self, pending: PendingException) -> bool:
-        """`Processor.on_exception`: a page fault of an instruction that reads and writes, whose error code the engine has
-        wrong, may be the mirror's alone, too."""
+        """`Processor.on_exception`: a page fault may be the mirror's alone, too, where an instruction reads and writes,
+        and the engine has another error code."""
         processor, space = self._processor, self._space
         if (
             pending.vector != PAGE_FAULT
