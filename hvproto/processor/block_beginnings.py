@@ -24,13 +24,11 @@ from hvproto.processor.control_block import (
     CTL_LIMIT,
     CTL_NOW,
     IN_BLOCK,
+    MARK,
 )
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import slot_of
 from hvproto.processor.trap_table import TRACE
-
-MARK = 0x6F72_7076_6865_6E67
-"""Before the page walk of an engine of ours, and before it the address of its control block."""
 
 _TRANSLATE_CALL = "tcg_gen_callN_x86_64"
 _FUNCTIONS = (

@@ -16,8 +16,7 @@ from functools import cache
 
 from hvproto.addresses import PAGE_SHIFT
 from hvproto.processor import private_layout as at
-from hvproto.processor.block_beginnings import MARK
-from hvproto.processor.control_block import CTL_ALL_HOOKS, CTL_HOOK_TAIL, CTL_HOOKS, CTL_HOOKS_MASK, CTL_UC
+from hvproto.processor.control_block import CTL_ALL_HOOKS, CTL_HOOK_TAIL, CTL_HOOKS, CTL_HOOKS_MASK, CTL_UC, MARK
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import slot_of
 
@@ -84,6 +83,91 @@ has_head:
 plain:
     movabs rax, {{gen_intermediate_code}}
     jmp rax
+"""
+
+
+_MOST = 8
+"""Hooks at one address, at most; where there are more, the engine looks for them."""
+
+
+def call_of_page(otherwise: str) -> str:
+    """Call all hooks at an address, in the order in which they were added, and return; to ``otherwise`` with nothing
+    done where `_TRANSLATE` would do nothing. EDI is the instruction's size, RDX the instance, RCX the address, R8 the
+    control block. The engine's way goes through all hooks, which are far apart in memory: 170 us for 1,400.
+    """
+    return f"""
+    push rbx
+    push rbp
+    push r12
+    push r13
+    sub rsp, {8 * _MOST + 8}
+    mov r10, qword ptr [r8 + {CTL_HOOKS}]
+    test r10, r10
+    jz not_by_page
+    mov rax, qword ptr [rdx + {at.UC_CODE_HOOKS + 8}]
+    cmp rax, qword ptr [r8 + {CTL_HOOK_TAIL}]
+    jne not_by_page
+    mov r9, rcx
+    shr r9, {PAGE_SHIFT}
+    imul r11d, r9d, {_SPREAD}
+    shr r11d, 12
+page_search:
+    and r11, qword ptr [r8 + {CTL_HOOKS_MASK}]
+    mov rax, r11
+    shl rax, {_ENTRY_SHIFT}
+    cmp qword ptr [r10 + rax], r9
+    je page_found
+    cmp qword ptr [r10 + rax], -1
+    je not_by_page
+    inc r11
+    jmp page_search
+page_found:
+    mov rax, qword ptr [r10 + rax + 8]
+    xor ebx, ebx
+collect:
+    test rax, rax
+    jz collected
+    mov r10, qword ptr [rax + 8]
+    mov rax, qword ptr [rax]
+    cmp qword ptr [r10 + {at.HOOK_BEGIN}], rcx
+    jne collect
+    cmp ebx, {_MOST}
+    jae not_by_page
+    mov qword ptr [rsp + 8*rbx], r10
+    inc ebx
+    jmp collect
+collected:
+    mov rbp, rdx
+    mov r12, rcx
+    mov r13d, edi
+call_next:
+    test ebx, ebx
+    jz all_called
+    dec ebx
+    mov r10, qword ptr [rsp + 8*rbx]
+    cmp byte ptr [r10 + {at.HOOK_IS_DELETED}], 0
+    jne call_next
+    mov rdi, rbp
+    mov rsi, r12
+    mov edx, r13d
+    mov rcx, qword ptr [r10 + {at.HOOK_DATA}]
+    call qword ptr [r10 + {at.HOOK_CALLBACK}]
+    cmp byte ptr [rbp + {at.UC_STOP_REQUEST}], 0
+    je call_next
+all_called:
+    add rsp, {8 * _MOST + 8}
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+not_by_page:
+    add rsp, {8 * _MOST + 8}
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    jmp {otherwise}
 """
 
 

@@ -70,6 +70,8 @@ WALK_MARK = 0x18  # and their addresses in our memory
 CTL_SIZE = CTL_WALKS + WALK_COUNT * WALK_SIZE
 
 NOT_REPEATING = -1  # where the linear address of an instruction with REP is, if there is none
+MARK = 0x6F72_7076_6865_6E67
+"""Before the page walk of an engine of ours, and before it the address of its control block."""
 IN_BLOCK = 1
 """Added to the control block's address: BLOCK is called by a block that has charged its time."""
 

@@ -22,8 +22,7 @@ import ctypes
 from functools import cache
 
 from hvproto.processor import private_layout as at
-from hvproto.processor.block_beginnings import MARK
-from hvproto.processor.control_block import CTL_COUNTING, CTL_INSTRUCTIONS, CTL_PREFIXES, NOT_REPEATING
+from hvproto.processor.control_block import CTL_COUNTING, CTL_INSTRUCTIONS, CTL_PREFIXES, MARK, NOT_REPEATING
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import slot_of
 

@@ -221,7 +221,7 @@ class NativeEngine(Engine):
         self._enter = _ENTER(self._code.add(run_thunks.ENTER, names))
         self.control_address = control
         self._deliver_external = _FROM_OUTSIDE(self._code.add(FROM_OUTSIDE, names))
-        walk = self._code.add(PAGE_WALK, names, struct.pack("<QQ", control, block_beginnings.MARK))
+        walk = self._code.add(PAGE_WALK, names, struct.pack("<QQ", control, block.MARK))
         ctypes.c_uint64.from_address(self._cpu + at.CPU_TLB_FILL[0]).value = walk
 
     def _install_deferral(self) -> None:

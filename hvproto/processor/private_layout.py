@@ -27,6 +27,7 @@ UC_CPU = 0x1B8
 UC_TRANSLATOR = 0x300
 UC_STOP_REQUEST = 0x56D
 CODE_HOOKS = 2
+HOOK_IS_DELETED, HOOK_BEGIN, HOOK_CALLBACK, HOOK_DATA = 0x14, 0x18, 0x28, 0x30
 UC_CODE_HOOKS = 0x370
 """The head of its list of them, and behind it the tail."""
 """The engine's number for hooks on code."""

@@ -2,7 +2,7 @@
 
 Unicorn keeps its hooks on code in a list, and goes through all of it for each instruction that has one: with the
 thousands that a guest's kernel and programs need, 10 us each. Here a hook that is alone at its address is found in a
-table; what isn't there, Unicorn looks for itself.
+table; others are looked for among those of their page (`code_hooks`); what isn't there, Unicorn looks for itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 
 from hvproto.processor import private_layout as at
+from hvproto.processor.code_hooks import call_of_page
 from hvproto.processor.control_block import CTL_TRAP_HOOK, CTL_TRAP_MASK, CTL_TRAPS
 
 _FREE, _LEFT = (1 << 64) - 1, (1 << 64) - 2
@@ -37,7 +38,7 @@ search:
     cmp rax, rcx
     je found
     cmp rax, -1
-    je plain
+    je on_page
     inc r10
     jmp search
 found:
@@ -47,6 +48,8 @@ found:
     mov edx, eax
     xor ecx, ecx
     jmp qword ptr [r8 + {CTL_TRAP_HOOK}]
+on_page:
+    {call_of_page("plain")}
 plain:
     movabs rax, {{helper_uc_tracecode}}
     jmp rax
