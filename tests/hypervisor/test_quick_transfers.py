@@ -87,6 +87,7 @@ common:
     jmp [actions + eax*4]
 .align 4
 actions: .long nothing, gate, back, stack, stack2, closed, inner, remap, unmap, clear, watch, iopl, touch, wide, frame, end
+    .long task, loads, closes, looks, both, flags
 nothing: iretd
 gate: mov eax, other
     jmp set_gate
@@ -137,6 +138,80 @@ touch: inc dword ptr [0x700000]
 wide: mov dx, 0x10
     mov es, dx                                  ; closed by the return
     iretd
+task: mov word ptr [gdt + 0x28], 0x67            ; the TSS's descriptor anew, piece by piece, for a while no TSS's
+    mov byte ptr [gdt + 0x28 + 5], 0x99
+    mov eax, offset tss
+    mov [gdt + 0x28 + 2], ax
+    shr eax, 16
+    mov [gdt + 0x28 + 4], al
+    pushfd
+    pop ecx
+    mov byte ptr [gdt + 0x28 + 6], 0x40
+    and byte ptr [gdt + 0x28 + 5], 0xef
+    mov dx, 0x28
+    ltr dx
+    iretd
+loads: mov dx, 0x10
+    mov fs, dx
+    push 0x23
+    pop gs
+    push es
+    mov edx, 0x33
+    mov es, edx
+    pop es
+    mov dx, fs
+    mov [ebp], dx
+    mov [ebp + 2], gs
+    add ebp, 4
+    iretd
+closes: xor byte ptr [gdt + 0x30 + 5], 0x60      ; another DPL: 3, or 0 again
+    mov edx, 0x33
+    mov es, edx                                 ; a fault, or not
+    push ds
+    pop es
+    pushfd
+    popfd
+    mov edx, 0x30
+    mov fs, edx
+    xor edx, edx
+    mov fs, edx
+    iretd
+looks: xor byte ptr [gdt + 0x30 + 5], 0x02       ; to be written to, or not
+    mov ecx, 0x30
+    lar edx, ecx
+    mov [ebp], edx
+    setz byte ptr [ebp + 4]
+    verw cx
+    setz byte ptr [ebp + 5]
+    add ebp, 6
+    iretd
+both: and dword ptr [0x11000 + 0x500*4], ~0x60   ; read and written by one instruction, where A and D are clear
+    invlpg [0x500000]
+    lock xadd [0x500010], edx
+    mov ecx, 0x500020
+    and dword ptr [0x11000 + 0x500*4], ~0x40
+    invlpg [ecx]
+    sub dword ptr [ecx], 3
+    iretd
+flags: pushfd
+    pop ecx
+    xor ecx, 0x2400d5
+    push ecx
+    popfd
+    pushfd
+    pop dword ptr [ebp]
+    add ebp, 4
+    sti
+    nop
+    cli
+    iretd
+protection: mov [ebp], esp                      ; a segment can't be loaded: each such instruction has two bytes
+    mov ecx, [esp]
+    mov [ebp + 4], ecx
+    add ebp, 8
+    add esp, 4
+    add dword ptr [esp], 2
+    iretd
 frame: lea ecx, [esp + 12]                      ; the caller's stack pointer is PUSHFD, POP EAX, RET
     call ecx
     mov [ebp], eax
@@ -151,6 +226,7 @@ gdt:
     .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff
     .word 0x67, tss & 0xffff
     .byte tss >> 16, 0x89, 0, 0
+    .quad 0x00cff3000000ffff
 gdtr: .word gdtr - gdt - 1
     .long gdt
 idtr: .word 0x7ff
@@ -159,7 +235,11 @@ idtr: .word 0x7ff
 tss: .long 0, 0x480000, 0x10
     .space 92
 .align 4096
-idt: .space 0x80 * 8
+idt: .space 13 * 8
+    .word protection & 0xffff, 8
+    .byte 0, 0x8e
+    .word protection >> 16
+    .space (0x80 - 14) * 8
     .word handler & 0xffff, 8
     .byte 0, 0xee
     .word handler >> 16
@@ -170,7 +250,7 @@ user:
     mov eax, 15
     int 0x80
 """
-_ACTIONS = 14
+_ACTIONS = (*range(14), *range(16, 22))
 _LEFT_OUT = ((), (10,), (8, 9, 10, 13))
 """By seed: what makes all later calls plain exits (the stack's page is watched), and what is one itself."""
 
@@ -179,7 +259,7 @@ def program(seed: int, count: int) -> Image:
     """Calls of random actions, each a few times in a row, among flags that are pushed, changed and popped."""
     draw = random.Random(seed)
     lines: list[str] = []
-    actions = sorted(set(range(_ACTIONS)).difference(_LEFT_OUT[seed % 3]))
+    actions = sorted(set(_ACTIONS).difference(_LEFT_OUT[seed % 3]))
     while len(lines) < count:
         action, times = draw.choice(actions), draw.choice((1, 1, 2, 3, 5))
         label = f"again{len(lines)}"
