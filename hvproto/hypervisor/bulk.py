@@ -12,6 +12,7 @@ import numpy as np
 
 from hvproto.addresses import PAGE_SHIFT
 from hvproto.hypervisor.guest_memory import HERE, GuestMemory
+from hvproto.hypervisor.known_tables import FEW, MOST, KnownTables, Raw, Table
 from hvproto.hypervisor.levels import Level
 from hvproto.hypervisor.ram_arrays import Entries64
 from hvproto.hypervisor.view import ADDRESS, MIRRORED, SLOT_PAGES
@@ -33,11 +34,15 @@ Sink = Callable[[Sequence[int], Entries64, Entries64, Entries64], None]
 class Batch:
     """What is to be mirrored: page tables of the guest, and pieces of large pages or of unpaged memory."""
 
-    def __init__(self, memory: GuestMemory, leaf: Level | None, *, write_protect: bool) -> None:
+    def __init__(
+        self, memory: GuestMemory, leaf: Level | None, *, write_protect: bool, known: KnownTables | None = None
+    ) -> None:
+        """``known``: where to look for tables that were translated before, and to leave these."""
         self._memory = memory
+        self._known = known
         self._leaf = leaf
         self._write_protect = write_protect
-        self._tables: list[tuple[int, int, int, int]] = []
+        self._tables: list[Table] = []
         self._linear: list[tuple[int, int, int]] = []
 
     def add_table(self, slot: int, table: int, rights: int, no_execute: int) -> None:
@@ -52,19 +57,29 @@ class Batch:
         """Translate it all and hand it over, piece by piece."""
         wide = 1 if self._leaf is None or self._leaf.count == SLOT_PAGES else 2
         for start in range(0, len(self._tables), ROWS_AT_ONCE // wide):
-            slots, entries = self._gather(self._tables[start : start + ROWS_AT_ONCE // wide], wide)
-            sink(slots, entries, *self._translate(entries))
+            part = self._tables[start : start + ROWS_AT_ONCE // wide]
+            raw = self._memory.tables([table for _, table, _, _ in part], 8 // wide)
+            slots = [slot + number for slot, _, _, _ in part for number in range(wide)]
+            if self._known is None or not FEW < len(self._tables) <= MOST:
+                sink(slots, *self._all_of(part, raw))
+            else:
+                kind = self._leaf, self._write_protect
+                entries, kernel, user = self._known.translated(kind, part, raw, self._all_of)
+                sink(slots, entries, kernel, user)
         for start in range(0, len(self._linear), ROWS_AT_ONCE):
-            part = self._linear[start : start + ROWS_AT_ONCE]
-            first = np.array([gpa_page << PAGE_SHIFT | flags for _, gpa_page, flags in part], np.uint64)
+            pieces = self._linear[start : start + ROWS_AT_ONCE]
+            first = np.array([gpa_page << PAGE_SHIFT | flags for _, gpa_page, flags in pieces], np.uint64)
             entries = first[:, None] + _INDICES
-            sink([slot for slot, _, _ in part], entries, *self._translate(entries))
+            sink([slot for slot, _, _ in pieces], entries, *self._translate(entries))
 
-    def _gather(self, part: list[tuple[int, int, int, int]], wide: int) -> tuple[list[int], Entries64]:
+    def _all_of(self, part: Sequence[Table], raw: Raw) -> tuple[Entries64, Entries64, Entries64]:
+        entries = self._leaf_entries(part, raw.astype(np.uint64))
+        return entries, *self._translate(entries)
+
+    def _leaf_entries(self, part: Sequence[Table], raw: Entries64) -> Entries64:
         """The leaf entries of some tables, permissions combined; 0 where one is absent or has a reserved bit set."""
         leaf = self._leaf
         assert leaf is not None
-        raw = self._memory.tables([table for _, table, _, _ in part], 8 // wide).astype(np.uint64)
         absent = raw & P == 0
         if leaf.reserved:
             absent |= raw & leaf.reserved != 0
@@ -72,8 +87,7 @@ class Batch:
         entries: Entries64 = raw & (kept | np.uint64(leaf.no_execute))[:, None]
         entries |= np.array([no_execute for _, _, _, no_execute in part], np.uint64)[:, None]
         entries[absent] = 0
-        slots = [slot + n for slot, _, _, _ in part for n in range(wide)]
-        return slots, entries.reshape(-1, SLOT_PAGES)
+        return entries.reshape(-1, SLOT_PAGES)
 
     def _translate(self, entries: Entries64) -> tuple[Entries64, Entries64]:
         """The rows of the kernel's and the user's view; NX everywhere, see `Mirror` for what is open to fetches."""

@@ -32,6 +32,8 @@ class GuestMemory:
         self._ram_size = len(ram)
         self._rows32, self._rows64 = rows32(ram), rows64(ram)
         self._frames = list(frames)
+        self.version = 0
+        """Another number whenever there is something at an address where nothing was."""
         self._elsewhere: dict[int, HPA] = {}
         """By page number: memory beyond ``frames``, and the windows of devices."""
         self._pages = {frame: number for number, frame in enumerate(self._frames) if frame is not None}
@@ -67,6 +69,7 @@ class GuestMemory:
         if self.to_host(gpa_page) is not None:
             raise ValueError(f"there is something at GPA {gpa_page:#x} already")
         self._pages[hpa] = number
+        self.version += 1
         if number < len(self._frames):
             self._frames[number] = hpa
             self._low[number] = self._marked(hpa)

@@ -23,6 +23,7 @@ from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.bulk import Batch
 from hvproto.hypervisor.free_space import FreeSpace
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.known_tables import KnownTables
 from hvproto.hypervisor.last_tables import LastTable
 from hvproto.hypervisor.levels import levels_of
 from hvproto.hypervisor.pool import Pool, PoolExhausted
@@ -66,7 +67,11 @@ class Mirror:
     which guest-physical page.
     """
 
-    def __init__(self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode) -> None:
+    def __init__(
+        self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode, known: KnownTables | None = None
+    ) -> None:
+        """``known``: the tables of this memory that were mirrored before."""
+        self._known = known
         self.mode = mode
         self.memory = memory
         self._levels = levels_of(mode)
@@ -360,7 +365,7 @@ class Mirror:
 
     def _sync_many(self, first: int, end: int) -> None:
         leaf = self._leaf
-        batch = Batch(self.memory, leaf, write_protect=self.mode.write_protect)
+        batch = Batch(self.memory, leaf, write_protect=self.mode.write_protect, known=self._known)
         if leaf is None:
             self._collect_linear(batch, first, first, min(end, 1 << 20), P | W | U | A | D)
         else:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.hypervisor.guest_memory import GuestMemory
+from hvproto.hypervisor.known_tables import KnownTables
 from hvproto.hypervisor.levels import Level, levels_of
 from hvproto.hypervisor.mirror import Mirror, canonical
 from hvproto.hypervisor.monitor import Monitor, TableStore
@@ -83,6 +84,7 @@ class GuestTables:
         self._ram = ram
         self._pool = pool
         self._memory = memory
+        self._known = KnownTables(memory)
         self._monitor = monitor
         self._roots: dict[PagingMode, _Root] = {}
         """The one that was loaded last comes last."""
@@ -120,7 +122,7 @@ class GuestTables:
         root = None
         try:
             fmt = mode.format
-            mirror = Mirror(self._ram, self._pool, self._memory, mode)
+            mirror = Mirror(self._ram, self._pool, self._memory, mode, self._known)
             root = _Root(mirror, levels_of(mode), fmt.entry_size if fmt else 0)
             if fmt is not None:
                 pages: list[GPA] = []
