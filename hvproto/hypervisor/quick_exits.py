@@ -4,8 +4,9 @@ A hidden page fault, CLI, PUSHF and POPF change next to nothing: the rest of the
 What is done is what `Exits` does, event for event; wherever anything is out of the ordinary - breakpoints, single
 step, virtual-8086 mode, prefixes, a segment with a base, user's handlers, stores that have to be followed - nothing is
 done, and `Exits` decides. That costs 130 Y an exit (of an empty hook), or 200 with a trap; this a tenth of it, and 1 to
-7 where nobody listens: then it is done in the engine's run, and so are, then only, STI and what `quick_ports` knows of
-IN and OUT. The portable engine always goes the plain way.
+5 where nobody listens: then it is done in the engine's run, and so are, then only, STI, what `quick_ports` knows of
+IN and OUT, and INT n and IRET (`quick_transfers`). Most of these, machine code decides by itself once it has been done
+once, for a tenth of a Y (`unasked`). The portable engine always goes the plain way.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _left(_pending: PendingException) -> bool:
 
 
 class QuickExits:
-    """Of one guest. ``enabled``, from the next plain exit on, is for comparing it with the plain way."""
+    """Of one guest. ``enabled``, from the next plain exit on, is for comparing it with the plain way, ``decides`` for
+    comparing what machine code decides by itself with the same asked about."""
 
     def __init__(self, guest: MirroredGuest) -> None:
         self._guest = guest
@@ -89,6 +91,7 @@ class QuickExits:
         engine = self._processor.engine
         self._engine = engine if isinstance(engine, NativeEngine) else None
         self.enabled = self._engine is not None
+        self.decides = True
         if self._engine is not None:
             known = KnownTransfers()
             self._look = FirstLook(
@@ -236,7 +239,7 @@ class QuickExits:
     def _done(self) -> None:
         """The run goes on. If nobody listens, machine code needn't ask about what is known now."""
         self._count += 1
-        if self._is_plain and not self._listeners:
+        if self._is_plain and self.decides and not self._listeners:
             self._decide()
 
     def _decide(self) -> None:

@@ -33,13 +33,13 @@ def _state(cpu: VirtualCpu) -> dict[str, Any]:
     return state
 
 
-def run(image: Image, *, listens: bool, enabled: bool = True) -> tuple[int, dict[str, Any]]:
+def run(image: Image, *, listens: bool, enabled: bool = True, decides: bool = True) -> tuple[int, dict[str, Any]]:
     """How many exits were handled quickly, and all that there is to be compared at the guest's end."""
     stage = Stage(image, "native", memory=MEMORY, pool_pages=2048, ram_size=64 * MIB)
     guest, processor = stage.guest, stage.machine.processor
     if not listens:
         stage.bus.unsubscribe(stage.events.append)
-    guest.quick.enabled = enabled
+    guest.quick.enabled, guest.quick.decides = enabled, decides
     processor.count_instructions()
     status = stage.run(LIMIT)
     processor.restore_context(guest.kept_registers)
@@ -62,11 +62,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def check_alike(image: Image) -> tuple[int, dict[str, Any]]:
-    """Unheard, heard, and with each exit the plain way: the same. Returns the first."""
+    """Unheard, with Python asked, heard, and with each exit the plain way: the same. Returns the first."""
     count, unheard = run(image, listens=False)
+    asked_count, asked = run(image, listens=False, decides=False)
     some, heard = run(image, listens=True)
     none, plain = run(image, listens=False, enabled=False)
-    assert differences(unheard, plain) == []
+    assert differences(unheard, plain) == [] and differences(asked, plain) == []
+    assert asked_count == count
     assert differences(heard, plain) == []
     assert none == 0 and count > some
     return count, unheard

@@ -53,6 +53,11 @@ class Rig:
         for page in range(0, len(ram), PAGE_SIZE):
             ram[page] |= 0
 
+    def ask(self) -> None:
+        """Have Python asked about what machine code might decide for a mirrored guest."""
+        assert isinstance(self.guest, MirroredGuest)
+        self.guest.quick.decides = False
+
     def run(self) -> float:
         """Run the guest to its end; seconds. Raises RunError for a guest that ends badly."""
         start = time.perf_counter()
