@@ -30,6 +30,12 @@ def bench(
         str | None,
         typer.Option("--system", metavar="IMAGE", help="A small system's disk, with a prompt of '$ ' on COM1."),
     ] = None,
+    disk: Annotated[
+        str | None,
+        typer.Option(
+            "--disk", metavar="FILE", help="The system's second disk; the host's, where the system is a guest."
+        ),
+    ] = None,
     load: Annotated[str, typer.Option("--load", help="What its shell is to do; parted by semicolons.")] = "ls",
 ) -> None:
     """Measure what things cost, as ratios: everything in turns, each beside its yardstick; medians and their spread.
@@ -43,12 +49,15 @@ def bench(
       hvproto bench cli call hidden
       hvproto bench --quick --check --json
       hvproto bench --plot growth.svg
-      hvproto bench system system-hosted --system unix.img --load 'forktest; ls'
+      hvproto bench system system-hosted --system unix.img --disk fs.img --load 'forktest; ls'
     """
     measure, table = _module("measure"), _module("table")
-    if system is not None and not Path(system).is_file():
-        raise BadInput(f"{system}: there is no such file")
-    chosen = _chosen(table.all_rows(None if system is None else table.system(system, load)), rows or [])
+    for path in (system, disk):
+        if path is not None and not Path(path).is_file():
+            raise BadInput(f"{path}: there is no such file")
+    if disk is not None and system is None:
+        raise BadInput("--disk goes with --system")
+    chosen = _chosen(table.all_rows(None if system is None else table.system(system, load, disk)), rows or [])
     console = make_console()
     times = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     results = measure.run(chosen, quick=quick, rounds=times, progress=_progress)

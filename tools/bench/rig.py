@@ -15,6 +15,7 @@ from hvproto.hypervisor.host_functions import ReadBlock, Write
 from hvproto.hypervisor.mirrored import MirroredGuest
 from hvproto.hypervisor.save_area import SaveArea
 from hvproto.images.image import Image
+from hvproto.machine.disk_image import SECTOR_SIZE
 from hvproto.machine.machine import Machine
 from hvproto.processor.settings import Setting
 
@@ -27,8 +28,16 @@ class Rig:
     """One guest with ``memory`` bytes from GPA 0 on, and the time that its runs took."""
 
     def __init__(
-        self, image: Image, memory: int, *, direct: bool = False, bus: EventBus | None = None, pool: int = POOL
+        self,
+        image: Image,
+        memory: int,
+        *,
+        direct: bool = False,
+        bus: EventBus | None = None,
+        pool: int = POOL,
+        disk: bytes = b"",
     ) -> None:
+        """``disk``: the host's, which a guest with a disk of its own has as its second one."""
         pages = memory // PAGE_SIZE
         self.bus = bus or EventBus()
         self.machine = Machine(memory + pool * PAGE_SIZE, world=World.HOST)
@@ -43,9 +52,11 @@ class Rig:
                 0, self.machine, self.memory, frames[pages], 0, self.bus, power_on, pristine, image
             )  # fmt: skip
         else:
-            self.guest = MirroredGuest(0, self.machine, self.memory, frames[pages:], 0, self.bus, pristine, image)
+            sectors = len(disk) // SECTOR_SIZE
+            self.guest = MirroredGuest(0, self.machine, self.memory, frames[pages:], sectors, self.bus, pristine, image)
         self.coupling = Coupling(processor, SaveArea(view, self.guest.save_area), self.bus)
         self.output = bytearray()
+        self._disk = disk
 
     def warm(self) -> None:
         """Have all of RAM resident."""
@@ -65,9 +76,13 @@ class Rig:
             pass
         return time.perf_counter() - start
 
-    def run_until(self, words: bytes) -> None:
-        """Run until this is the last of what the guest has printed. Raises RunError, and OSError if it ends first."""
+    def run_until(self, words: bytes, patience: float) -> None:
+        """Run until this is the last of what the guest has printed. Raises RunError, and OSError if it ends first, or
+        takes more seconds than that."""
+        start = time.perf_counter()
         while not self.output.endswith(words):
+            if time.perf_counter() - start > patience:
+                raise OSError("what the guest was to print didn't come")
             if self._has_ended():
                 raise OSError("the guest ended before it was ready")
 
@@ -84,8 +99,8 @@ class Rig:
                 match guest.functions.take():
                     case Write(_, data):
                         self.output += data
-                    case ReadBlock(_, done):
-                        done(None)
+                    case ReadBlock(lba, done):
+                        done(self._disk[lba * SECTOR_SIZE :][:SECTOR_SIZE] or None)
             case _:
                 pass
         return False

@@ -12,6 +12,6 @@ def all_rows(system: rows_system.System | None = None) -> list[Row]:
     return [row for part in parts for row in part]
 
 
-def system(image: str, commands: str) -> rows_system.System:
-    """Commands are parted by semicolons."""
-    return rows_system.System(image, tuple(one.strip() for one in commands.split(";")))
+def system(image: str, commands: str, disk: str | None = None) -> rows_system.System:
+    """Commands are parted by semicolons; ``disk``: the file of its second one."""
+    return rows_system.System(image, tuple(one.strip() for one in commands.split(";")), disk)
