@@ -97,6 +97,8 @@ class AddressSpace:
         """A cell: how many stores wait in the processor."""
         self.decoder = Decoder()
         self.code = CodeWatch(processor, self.decoder)
+        self._code_at: dict[GVA, GPA | None] = {}
+        """What has been executed at a linear address, if it was always the same: a kernel's code, in all spaces."""
         self.marked_code: list[TableStore] = []
         """A and D bits set in pages that are executed, too, which has to be followed."""
         self.in_kernel_view = True
@@ -546,10 +548,12 @@ class AddressSpace:
         if page is None or content is None:
             return
         gpa = GPA(page.gpa & ~PAGE_MASK)
-        for mirror in self.tables.mirrors:
-            # Other code at the same place in another address space must be looked at anew there.
-            if mirror.forbid_fetches(linear, except_from=gpa):
-                mirror.sync_page(linear)
+        if self._code_at.setdefault(linear, gpa) != gpa:
+            self._code_at[linear] = None
+            for mirror in self.tables.mirrors:
+                # Other code at the same place in another address space must be looked at anew there.
+                if mirror.forbid_fetches(linear, except_from=gpa):
+                    mirror.sync_page(linear)
         kernel = self._cpu.in_kernel
         if self.code.look_at(linear, gpa, content, kernel=kernel):
             self.monitor.watch(gpa)
