@@ -32,7 +32,7 @@ from hvproto.hypervisor.relocation import (
     first_conflict,
 )
 from hvproto.hypervisor.sensitive import CodeKind, Decoder
-from hvproto.hypervisor.tables import GuestTables
+from hvproto.hypervisor.tables import GuestTables, joined
 from hvproto.hypervisor.view import View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.hypervisor.write_watch import WriteWatches
@@ -450,7 +450,7 @@ class AddressSpace:
 
     def _follow_deferred_stores(self, stores: Sequence[TableStore]) -> None:
         """Steps 40 and 44 for stores that nothing can have noticed so far, and that are nowhere near the region."""
-        for change in self.tables.changes_of(stores):
+        for change in joined(self.tables.changes_of(stores)):
             change.mirror.sync_range(change.linear, change.size)
         bus, now = self._bus, self._processor.now
         if not bus.wants(events.PageTableWrite) and not bus.wants(events.NoConflict):

@@ -376,6 +376,18 @@ class GuestTables:
             changes.append(Change(use.mirror, canonical(page), pages << PAGE_SHIFT))
 
 
+def joined(changes: Iterable[Change]) -> list[Change]:
+    """... with those that follow one another in linear memory made one."""
+    found: list[Change] = []
+    for change in changes:
+        last = found[-1] if found else None
+        if last is not None and last.mirror is change.mirror and last.linear + last.size == change.linear:
+            found[-1] = Change(last.mirror, last.linear, last.size + change.size)
+        else:
+            found.append(change)
+    return found
+
+
 def _indices(pieces: list[tuple[int, int]], table: int, entry_size: int, count: int) -> list[tuple[int, int]]:
     """The ranges [first, end) of a table's entries that stores to [gpa, end gpa) touch, in order and merged.
 

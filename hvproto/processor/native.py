@@ -21,7 +21,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from hvproto.addresses import PAGE_SIZE, page_offset
 from hvproto.errors import EngineError
-from hvproto.processor import block_beginnings, delivery_thunks, instruction_count, run_thunks
+from hvproto.processor import block_beginnings, delivery_thunks, instruction_count, run_thunks, store_helpers
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor.asking import ASK_TRAP
@@ -156,6 +156,7 @@ class NativeEngine(Engine):
         self.only_slow = ctypes.c_uint32.from_address(control + block.CTL_ONLY_SLOW)
         self.fast_count = ctypes.c_uint64.from_address(control + block.CTL_FAST_COUNT)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
+        self._stores = ctypes.c_uint64.from_address(control + block.CTL_STORES)
 
     @property
     def ram_address(self) -> int:
@@ -238,6 +239,7 @@ class NativeEngine(Engine):
         )  # fmt: skip
         if status:
             raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
+        self.defer_by_hook(False)
 
     def plant(self, address: int) -> None:
         super().plant(address)
@@ -281,6 +283,11 @@ class NativeEngine(Engine):
         """Charge blocks by a call in each of them, for comparing it with `block_beginnings`."""
         self._block_hook.value = self._on_block * (not on and block_beginnings.install())
         self.flush_code()
+
+    def defer_by_hook(self, on: bool) -> None:
+        """Have all stores to protected pages go through the engine's list of hooks, for comparing it with
+        `store_helpers`."""
+        self._stores.value = ctypes.addressof(self.deferred.block) * (not on and store_helpers.install())
 
     def quick_reader(self, callback: Any, physical: int, size: int) -> tuple[Any, Any]:
         data = (ctypes.c_uint64 * 3)(_NOWHERE, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0)

@@ -26,6 +26,8 @@ VERSION = "2.1.4"
 UC_CPU = 0x1B8
 UC_TRANSLATOR = 0x300
 UC_STOP_REQUEST = 0x56D
+UC_STORE_HOOKS = 0x448
+"""The first hook on all stores, or 0."""
 CODE_HOOKS = 2
 HOOK_IS_DELETED, HOOK_BEGIN, HOOK_CALLBACK, HOOK_DATA = 0x14, 0x18, 0x28, 0x30
 UC_CODE_HOOKS = 0x370
@@ -35,6 +37,11 @@ CPU_ENV = 0x128
 CPU_HALTED = 33176
 CPU_TLB_FILL = (0xA758, 0xA760)
 """The class's pointer to the page walk, and the engine's own copy of it for a change of its TLB mode."""
+STATE_IN_CPU = 0x8A50
+"""Where the state lies in CPUState, which is found from it ..."""
+ENV_TLB_FILL = CPU_TLB_FILL[0] - STATE_IN_CPU
+ENV_UC = 0x1B58
+"""... as is the uc_struct."""
 ENV_STOP_REQUEST = -0x10
 """Of the state: negative if somebody has asked the engine to stop at the next block."""
 TRANSLATOR_LAST_OPERATION, OPERATION_LINK, CALLED_WITH_4 = 0x7390, 0x08, 0x38
@@ -178,8 +185,15 @@ def self_check() -> str | None:
         return "a magic value written to RSI isn't where it should be"
     if ctypes.c_uint64.from_address(env + ENV_EIP).value != magic ^ 0xFFFF:
         return "a magic value written to RIP isn't where it should be"
-    if ctypes.c_uint64.from_address(cpu + CPU_TLB_FILL[0]).value != walk:
+    if env != cpu + STATE_IN_CPU or ctypes.c_uint64.from_address(env + ENV_TLB_FILL).value != walk:
         return "the engine's page walk isn't where it should be"
+    store_hooks = ctypes.c_uint64.from_address(uc._uch.value + UC_STORE_HOOKS)
+    if ctypes.c_uint64.from_address(env + ENV_UC).value != uc._uch.value or store_hooks.value:
+        return "the instance isn't where it should be"
+    hook = uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, lambda *_: None)
+    if not store_hooks.value:
+        return "hooks on stores aren't where they should be"
+    uc.hook_del(hook)
     names = (x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR4)
     efer = uc.msr_read(EFER_MSR)  # long mode's, from the constructor
     if [ctypes.c_uint64.from_address(env + place).value for place in (ENV_CR0, ENV_CR4, ENV_EFER)] != [

@@ -66,6 +66,10 @@ def test_ranges_cover_what_would_come_one_by_one() -> None:
         assert deferred.offer(at, 4, 1)
     assert deferred.take_ranges() == [(0x4008, 12, None), (0x9004, 0x100, None)]
     assert deferred.take() == []
+    for number in range(200):  # from page to page and back
+        for at in (0x9004 + 8 * number, 0x4100 - 4 * number % 32):
+            assert deferred.offer(at, 4, 1)
+    assert deferred.take_ranges() == [(0x40E4, 32, None), (0x9004, 8 * 200 - 4, None)]
 
 
 @pytest.mark.parametrize("name", ["guest", "ptwrites", "selfmap"])

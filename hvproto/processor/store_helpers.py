@@ -1,0 +1,125 @@
+"""Stores of translated code to protected pages, done and noted without the engine's list of hooks.
+
+For a store that isn't a plain one, the engine's translated code calls one of a handful of functions, by size and byte
+order, that it finds in a constant table. On the way from there to `deferred_stores.DEFER_STORE`, the engine looks for
+the memory behind the address, for the instruction that it is at, and for hooks: 40 ns a store. Machine code of ours
+takes the place of the functions for four and eight bytes, finds in the engine's TLB what the store is to, and notes it:
+10 ns.
+
+Whatever isn't such a store the engine's own function gets, with nothing done: those of other instances, to entries that
+may be cached, across entries, and all of them while there is a hook on stores (the debugger's watches). What the engine
+stores by itself - frames of exceptions, task switches - doesn't come here. Where the table isn't found, all is as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from functools import cache
+
+from hvproto.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from hvproto.processor import private_layout as at
+from hvproto.processor.control_block import CTL_STORES, MARK
+from hvproto.processor.deferred_stores import AT_HELPER, NOTE, PROTECTED, RAM_SIZE
+from hvproto.processor.executable_memory import ExecutableMemory
+from hvproto.processor.library_table import constant_of
+
+_TABLE = ("helper_ret_stb_mmu", "helper_le_stw_mmu", "helper_le_stl_mmu", "helper_le_stq_mmu")
+"""The beginning of the engine's table, by the binary logarithm of the size."""
+_REPLACED = {4: "dword ptr [r11 + rdx], r8d", 8: "qword ptr [r11 + rdx], r8"}
+_MMU_INDEX, _ALIGNMENT = 0xF, 0x700
+"""In what the engine says of an access: which TLB, and whether it has to be aligned."""
+
+
+def _store(size: int, stored: str) -> str:
+    """In place of a function: RDI is env, RSI the linear address, RDX the value, ECX what is said of the access, R8
+    where translated code goes on. All registers that a call may change are free."""
+    return f"""
+    mov rax, qword ptr [rdi + {at.ENV_TLB_FILL}]
+    movabs r10, {MARK}
+    cmp qword ptr [rax - 8], r10
+    jne plain
+    mov r9, qword ptr [rax - 16]
+    mov r9, qword ptr [r9 + {CTL_STORES}]
+    test r9, r9
+    jz plain
+    mov r10, qword ptr [rdi + {at.ENV_UC}]
+    cmp qword ptr [r10 + {at.UC_STORE_HOOKS}], 0
+    jne plain
+    test esi, {size - 1}
+    jnz plain
+    test ecx, {_ALIGNMENT}
+    jnz plain
+    mov r10d, ecx
+    and r10d, {_MMU_INDEX}
+    shl r10d, {at.TLB_DESCRIPTION_SHIFT}
+    add r10, rdi
+    mov rax, rsi
+    shr rax, {at.TLB_INDEX_SHIFT}
+    and rax, qword ptr [r10 + {at.ENV_TLB_MASKS}]
+    add rax, qword ptr [r10 + {at.ENV_TLB_TABLES}]
+    mov r11, rsi
+    and r11, {-PAGE_SIZE}
+    xor r11, qword ptr [rax + {at.TLB_WRITE}]
+    and r11, {~at.TLB_NOTDIRTY}
+    cmp r11, {at.TLB_DISCARD}
+    jne plain
+    push r8
+    push rcx
+    push rdx
+    mov r8, rdx
+    mov edx, esi
+    and edx, {PAGE_MASK}
+    or rdx, qword ptr [rax + {at.TLB_PHYSICAL}]
+    mov ecx, {size}
+    cmp rdx, qword ptr [r9 + {RAM_SIZE}]
+    jae otherwise
+    mov r10, rdx
+    shr r10, {PAGE_SHIFT}
+    mov r11, qword ptr [r9 + {PROTECTED}]
+    cmp byte ptr [r11 + r10], 0
+    je otherwise
+    {NOTE}
+    mov {stored}
+    inc qword ptr [r9 + {AT_HELPER}]
+    add rsp, 24
+    ret
+at_once:
+otherwise:
+    pop rdx
+    pop rcx
+    pop r8
+plain:
+    movabs rax, {{helper}}
+    jmp rax
+"""
+
+
+@cache
+def install() -> bool:
+    """Take the functions' places, for the whole process and its life; False if that can't be done here."""
+    place = constant_of(f"{_TABLE[0]}_x86_64")
+    try:
+        functions = [at.address_of(f"{name}_x86_64") for name in _TABLE]
+    except AttributeError:
+        return False
+    if place is None:
+        return False
+    table = (ctypes.c_uint64 * len(_TABLE)).from_address(place)
+    first = place & -mmap.PAGESIZE
+    length = place + ctypes.sizeof(table) - first
+    if list(table) != functions or not _set_rights(first, length, mmap.PROT_READ | mmap.PROT_WRITE):
+        return False
+    _KEPT.append(ExecutableMemory())
+    for size, stored in _REPLACED.items():
+        number = size.bit_length() - 1
+        table[number] = _KEPT[0].add(_store(size, stored), {"helper": functions[number]})
+    _set_rights(first, length, mmap.PROT_READ)
+    return True
+
+
+def _set_rights(first: int, length: int, rights: int) -> bool:
+    return not ctypes.CDLL(None).mprotect(ctypes.c_void_p(first), ctypes.c_size_t(length), rights)
+
+
+_KEPT: list[ExecutableMemory] = []
