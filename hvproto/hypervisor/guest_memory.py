@@ -132,6 +132,11 @@ class GuestMemory:
                 found[beyond] = np.where(self._sparse_pages[at] == wanted, self._sparse[at], np.uint64(0))
         return found
 
+    @property
+    def low_frames(self) -> tuple[int, int]:
+        """The address, in our own memory, of what `lookup` answers for the pages from GPA 0, and how many they are."""
+        return self._low.ctypes.data, len(self._frames)
+
     def chunks(self, first: int, end: int) -> Iterator[int]:
         """The first page numbers of the aligned 512-page pieces of [first, end) in which there is anything."""
         low_end = len(self._frames)

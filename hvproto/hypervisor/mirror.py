@@ -40,6 +40,7 @@ from hvproto.hypervisor.view import (
     page_number,
 )
 from hvproto.processor.paging import NX, PS, A, D, P, PagingMode, U, W, large_frame
+from hvproto.processor.simple_tables import SimpleTable
 
 __all__ = ["ADDRESS", "MIRRORED", "REGION", "GuestPage", "Mirror", "View", "canonical", "page_number"]
 
@@ -47,6 +48,8 @@ FEW_PAGES = 8
 """Up to so many pages are mirrored one by one; an array costs more, whatever its size."""
 _INDEX = SLOT_PAGES - 1
 _DATA = NX | U | MIRRORED
+SHOWN = _DATA | P | A
+"""In each entry of a view for a page of data that the guest has accessed."""
 
 
 class GuestPage(NamedTuple):
@@ -249,6 +252,29 @@ class Mirror:
         if not old or not kernel:
             self.space.touch(page, page + 1)
         return old >= 0 and self.user.exchange(page, user) >= 0
+
+    def simple_table(self, frame: int, page: int, entry_size: int, above: int, ram_address: int) -> SimpleTable | None:
+        """What `map_entry` does for the table in a page of RAM, as data, in as far as it is simple; None if nowhere.
+
+        RAM begins at ``ram_address`` in our own memory.
+        """
+        leaf = self._leaf
+        if self.released or leaf is None:
+            return None
+        kernel, user = [0, 0], [0, 0]
+        for number in range(leaf.count >> SLOT_SHIFT):
+            slot = (page >> SLOT_SHIFT) + number
+            row, other = self.kernel.row_of(slot), self.user.row_of(slot)
+            if row and slot not in self._executable[True] and slot not in self._executable[False]:
+                kernel[number] = ram_address + (row << 3)
+                user[number] = ram_address + (other << 3) if other else 0
+        if not any(kernel):
+            return None
+        return SimpleTable(
+            frame >> PAGE_SHIFT, entry_size, canonical(page), (kernel[0], kernel[1]), (user[0], user[1]),
+            above & (W | U), leaf.reserved, self._frame_mask, 0 if self.mode.write_protect else W | D,
+            *self.memory.low_frames,
+        )  # fmt: skip
 
     def touch(self, linear: int, *, write: bool, user: bool) -> bool:
         """Do what the processor does at an access that the guest's tables allow, and map the page.

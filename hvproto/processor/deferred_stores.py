@@ -24,10 +24,14 @@ CAPACITY = 16384
 a rule, however often its entries were stored to."""
 _FEW = 64
 """Pages in so few turns are told apart without sorting."""
-_PRESENT_AND_ACCESSED = 0x21
-_COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _PROTECTED, _FOLLOW, _AT_HELPER, _RECORDS = range(11)
-RAM_SIZE, PROTECTED, AT_HELPER = 8 * _RAM_SIZE, 8 * _PROTECTED, 8 * _AT_HELPER
-"""Fields of the block that `store_helpers` needs, by their offsets."""
+PRESENT_AND_ACCESSED = 0x21
+(
+    _COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _PROTECTED, _FOLLOW, _AT_HELPER, _KNOWN, _RECORDS,
+) = range(12)  # fmt: skip
+COUNT, RAM, RAM_SIZE, PROTECTED, AT_HELPER, KNOWN = (
+    8 * field for field in (_COUNT, _RAM, _RAM_SIZE, _PROTECTED, _AT_HELPER, _KNOWN)
+)
+"""Fields of the block that `store_helpers` and `simple_tables` need, by their offsets."""
 _ONLY_A_PART = 1
 _FIRST_TURN = np.zeros(1, np.int64)
 _WORDS = 3
@@ -62,8 +66,8 @@ entry:
     neg rax
     and rax, rdx
     mov eax, dword ptr [r11 + rax]
-    and eax, {_PRESENT_AND_ACCESSED}
-    cmp eax, {_PRESENT_AND_ACCESSED}
+    and eax, {PRESENT_AND_ACCESSED}
+    cmp eax, {PRESENT_AND_ACCESSED}
     je at_once
     mov r10d, dword ptr [r9 + {8 * _COUNT}]
     cmp r10d, {CAPACITY}
@@ -222,7 +226,7 @@ class DeferredStores:
         if not entry or (physical & entry - 1) + size > entry:
             return False
         value &= (1 << 8 * size) - 1
-        if self._ram[physical & -entry] & _PRESENT_AND_ACCESSED == _PRESENT_AND_ACCESSED:
+        if self._ram[physical & -entry] & PRESENT_AND_ACCESSED == PRESENT_AND_ACCESSED:
             if self._follower is None or not self._follower.follow(physical, size, value):
                 return False
             self._ram[physical : physical + size] = value.to_bytes(size, "little")

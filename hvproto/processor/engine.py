@@ -48,6 +48,7 @@ from hvproto.processor.state import StateView
 
 if TYPE_CHECKING:
     from hvproto.processor.settings_in_bulk import SettingsInBulk
+    from hvproto.processor.simple_tables import SimpleTables
 
 
 class Outcome(Enum):
@@ -143,6 +144,8 @@ class Engine(ABC):
     """What Unicorn is told of RAM."""
     bulk: SettingsInBulk | None = None
     """How it saves and loads all settings at once, if it can."""
+    simple_tables: SimpleTables | None = None
+    """Who follows stores with nobody asked, if it can."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
 
@@ -268,6 +271,11 @@ class Engine(ABC):
             raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
         self._callbacks[handle.value] = callback
         return handle.value
+
+    @property
+    def ram_address(self) -> int:
+        """Where RAM lies in our own memory."""
+        return ctypes.addressof(self._buffer)
 
     # -- registers ---------------------------------------------------------------------------
 

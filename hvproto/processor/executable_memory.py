@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Mapping
 from functools import cache
 
 import keystone
@@ -20,8 +21,8 @@ class ExecutableMemory:
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._free = 0
 
-    def add(self, source: str, names: dict[str, int], before: bytes = b"") -> int:
-        """Assemble a thunk with these numbers in place of ``{names}``; returns its address.
+    def add(self, source: str, names: Mapping[str, int | str], before: bytes = b"") -> int:
+        """Assemble a thunk with these in place of ``{names}``; returns its address.
 
         ``before``: bytes, a multiple of 16, that are to lie before it.
         """

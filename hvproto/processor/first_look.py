@@ -18,7 +18,7 @@ from hvproto.processor import private_layout as at
 from hvproto.processor.asking import SIDE_SIZE
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.state import SUMMARY_SHADOW
-from hvproto.processor.unasked import CHANGED, KnownTransfers
+from hvproto.processor.unasked import TO_BE_TOLD, KnownTransfers
 
 _ANSWER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 Answer = Callable[[int, int, int, int], int]
@@ -125,7 +125,7 @@ def _callback(engine: NativeEngine, method: Answer) -> Any:
 
     def guarded(what: int, second: int, third: int, fourth: int) -> int:
         try:
-            if guest.value & CHANGED:
+            if guest.value & TO_BE_TOLD:
                 decider = running()
                 if decider is not None:
                     decider.tell_decided()

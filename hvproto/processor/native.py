@@ -49,9 +49,10 @@ from hvproto.processor.private_layout import self_check
 from hvproto.processor.segments import Segment, SegmentRegister
 from hvproto.processor.settings import DR7_ENABLED, Setting, SettingValue
 from hvproto.processor.settings_in_bulk import SettingsInBulk
+from hvproto.processor.simple_tables import SimpleTables
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_FROM_EFLAGS, StateView
 from hvproto.processor.trap_table import TrapTable
-from hvproto.processor.unasked import CHANGED
+from hvproto.processor.unasked import CHANGED, FOLLOWED, FOLLOWS
 
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
@@ -158,11 +159,6 @@ class NativeEngine(Engine):
         self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
         self._stores = ctypes.c_uint64.from_address(control + block.CTL_STORES)
 
-    @property
-    def ram_address(self) -> int:
-        """Where RAM lies in our own memory."""
-        return ctypes.addressof(self._buffer)
-
     def _install_thunks(self) -> None:
         me = weakref.proxy(self)
         self._in = _IN(lambda _uc, port, size, _data: me.guarded(me.callbacks.port_in, port, size, otherwise=0))
@@ -239,6 +235,7 @@ class NativeEngine(Engine):
         )  # fmt: skip
         if status:
             raise EngineError(f"the engine refused a hook: {unicorn.UcError(status)}")
+        self.simple_tables = SimpleTables(self.deferred, ctypes.addressof(self._guest))
         self.defer_by_hook(False)
 
     def plant(self, address: int) -> None:
@@ -497,6 +494,8 @@ class NativeEngine(Engine):
 
     def tell_decided(self) -> None:
         """Have Python's idea of the guest be what machine code has made of it."""
+        if self._guest.value & (FOLLOWS | FOLLOWED) and self.simple_tables is not None:
+            self.simple_tables.tell()
         if self._guest.value & CHANGED:
             self._guest.value &= ~CHANGED
             hears = self.decided()

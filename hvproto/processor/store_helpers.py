@@ -7,8 +7,9 @@ takes the place of the functions for four and eight bytes, finds in the engine's
 10 ns.
 
 Whatever isn't such a store the engine's own function gets, with nothing done: those of other instances, to entries that
-may be cached, across entries, and all of them while there is a hook on stores (the debugger's watches). What the engine
-stores by itself - frames of exceptions, task switches - doesn't come here. Where the table isn't found, all is as ever.
+may be cached (but see `simple_tables`), across entries, and all of them while there is a hook on stores (the debugger's
+watches). What the engine stores by itself - frames of exceptions, task switches - doesn't come here. Where the table
+isn't found, all is as ever.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from hvproto.processor.control_block import CTL_STORES, MARK
 from hvproto.processor.deferred_stores import AT_HELPER, NOTE, PROTECTED, RAM_SIZE
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import constant_of
+from hvproto.processor.simple_tables import FOLLOW
 
 _TABLE = ("helper_ret_stb_mmu", "helper_le_stw_mmu", "helper_le_stl_mmu", "helper_le_stq_mmu")
 """The beginning of the engine's table, by the binary logarithm of the size."""
-_REPLACED = {4: "dword ptr [r11 + rdx], r8d", 8: "qword ptr [r11 + rdx], r8"}
+_REPLACED = {4: ("r8d", "dword ptr [r11 + rdx], r8d"), 8: ("r8", "qword ptr [r11 + rdx], r8")}
+"""By size: what of the value counts, and how it is stored."""
 _MMU_INDEX, _ALIGNMENT = 0xF, 0x700
 """In what the engine says of an access: which TLB, and whether it has to be aligned."""
 
 
-def _store(size: int, stored: str) -> str:
+def _store(size: int) -> str:
     """In place of a function: RDI is env, RSI the linear address, RDX the value, ECX what is said of the access, R8
     where translated code goes on. All registers that a call may change are free."""
     return f"""
@@ -80,11 +83,12 @@ def _store(size: int, stored: str) -> str:
     cmp byte ptr [r11 + r10], 0
     je otherwise
     {NOTE}
-    mov {stored}
+    mov {{stored}}
     inc qword ptr [r9 + {AT_HELPER}]
     add rsp, 24
     ret
 at_once:
+    {FOLLOW}
 otherwise:
     pop rdx
     pop rcx
@@ -111,9 +115,17 @@ def install() -> bool:
     if list(table) != functions or not _set_rights(first, length, mmap.PROT_READ | mmap.PROT_WRITE):
         return False
     _KEPT.append(ExecutableMemory())
-    for size, stored in _REPLACED.items():
+    for size, (value, stored) in _REPLACED.items():
         number = size.bit_length() - 1
-        table[number] = _KEPT[0].add(_store(size, stored), {"helper": functions[number]})
+        names: dict[str, int | str] = {
+            "helper": functions[number],
+            "flush_page": at.address_of("tlb_flush_page_x86_64"),
+            "size": size,
+            "shift": number,
+            "value": value,
+            "stored": stored,
+        }
+        table[number] = _KEPT[0].add(_store(size), names)
     _set_rights(first, length, mmap.PROT_READ)
     return True
 

@@ -50,6 +50,10 @@ of a planted trap, that the instruction is the processor's."""
 _DECIDES, _OPENS, _CHANGED, _IN_PROGRAM = 32, 33, 34, 35
 """... machine code decides; no interrupt waits for the guest to be open; it has decided something; in a program."""
 DECIDES, OPENS, CHANGED, IN_PROGRAM = (1 << bit for bit in (_DECIDES, _OPENS, _CHANGED, _IN_PROGRAM))
+FOLLOWS, FOLLOWED = 1 << 36, 1 << 37
+"""... instead of that, it follows stores to page tables (`simple_tables`); it has followed some."""
+TO_BE_TOLD = CHANGED | FOLLOWS | FOLLOWED
+"""With any of these, Python is told first."""
 
 ODD_FLAGS = EFLAGS_TF | EFLAGS_NT | EFLAGS_VM | EFLAGS_RF | EFLAGS_VIF | EFLAGS_VIP
 """Flags with which a transfer isn't the plain one."""

@@ -51,7 +51,9 @@ class Stage:
         seed: int = 1,
         ram_size: int = 8 * MIB,
         disk: bytes = DISK,
+        holes: tuple[int, ...] = (),
     ) -> None:
+        """``holes``: numbers of the guest-physical pages that aren't there."""
         self.events: list[Event] = []
         self.bus = EventBus()
         self.bus.subscribe(self.events.append)
@@ -64,7 +66,7 @@ class Stage:
         self.host_frames = sorted(set(range(0, ram_size, PAGE_SIZE)) - set(frames))
         for frame in frames[:pages]:
             view[frame : frame + PAGE_SIZE] = bytes(PAGE_SIZE)
-        self.memory = GuestMemory(view, frames[:pages])
+        self.memory = GuestMemory(view, [None if n in holes else frame for n, frame in enumerate(frames[:pages])])
         processor = self.machine.processor
         self.guest = MirroredGuest(
             0, self.machine, self.memory, self.pool_frames, len(disk) // 512, self.bus, processor.save_context(), image
