@@ -26,16 +26,20 @@ _FEW = 64
 """Pages in so few turns are told apart without sorting."""
 PRESENT_AND_ACCESSED = 0x21
 (
-    _COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _PROTECTED, _FOLLOW, _AT_HELPER, _KNOWN, _RECORDS,
+    _COUNT, _PAGES, _RAM, _RAM_SIZE, _OTHERWISE, _FIRST, _END, _PROTECTED, _FOLLOW, _AT_HELPER, _KNOWN, _NOTED,
 ) = range(12)  # fmt: skip
 COUNT, RAM, RAM_SIZE, PROTECTED, AT_HELPER, KNOWN = (
     8 * field for field in (_COUNT, _RAM, _RAM_SIZE, _PROTECTED, _AT_HELPER, _KNOWN)
 )
 """Fields of the block that `store_helpers` and `simple_tables` need, by their offsets."""
 _ONLY_A_PART = 1
+_PAGE_SHIFT = np.uint64(PAGE_SHIFT)
 _FIRST_TURN = np.zeros(1, np.int64)
-_WORDS = 3
-"""A record: physical address, size in bytes, value."""
+_ADDRESSES = 8 * _NOTED
+_VALUES = _ADDRESSES + 8 * CAPACITY
+_SIZES = _VALUES + 8 * CAPACITY
+_BLOCK_SIZE = _SIZES + CAPACITY
+"""What is noted of a store: physical address, value, and the size in a byte."""
 _ASK_TO_FOLLOW = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64)
 """Called with the interpreter's lock held, as the run is."""
 
@@ -72,12 +76,9 @@ entry:
     mov r10d, dword ptr [r9 + {8 * _COUNT}]
     cmp r10d, {CAPACITY}
     jae otherwise
-    mov ecx, ecx
-    lea rax, [r10 + r10*2]
-    lea rax, [r9 + rax*8 + {8 * _RECORDS}]
-    mov qword ptr [rax], rdx
-    mov qword ptr [rax + 8], rcx
-    mov qword ptr [rax + 16], r8
+    mov qword ptr [r9 + r10*8 + {_ADDRESSES}], rdx
+    mov qword ptr [r9 + r10*8 + {_VALUES}], r8
+    mov byte ptr [r9 + r10 + {_SIZES}], cl
     inc r10d
     mov dword ptr [r9 + {8 * _COUNT}], r10d
 store:
@@ -188,7 +189,12 @@ class DeferredStores:
         self._muted: dict[int, int] = {}
         self.protected = (ctypes.c_uint8 * len(self.pages))()
         """For each page of RAM whether stores to it are to be heard of; for the machine code only."""
-        self.block = (ctypes.c_uint64 * (_RECORDS + _WORDS * CAPACITY))()
+        self.block = (ctypes.c_uint64 * (_BLOCK_SIZE // 8))()
+        memory = memoryview(self.block)
+        self._addresses, self._values = (
+            np.frombuffer(memory, np.uint64, CAPACITY, place) for place in (_ADDRESSES, _VALUES)
+        )
+        self._sizes = np.frombuffer(memory, np.uint8, CAPACITY, _SIZES)
         self.block[_PAGES], self.block[_RAM], self.block[_RAM_SIZE] = ctypes.addressof(self.pages), address, len(ram)
         self.block[_PROTECTED] = ctypes.addressof(self.protected)
         self.count = ctypes.c_uint64.from_buffer(self.block)
@@ -234,8 +240,7 @@ class DeferredStores:
         if count >= CAPACITY:
             return False
         self._ram[physical : physical + size] = value.to_bytes(size, "little")
-        at = _RECORDS + _WORDS * count
-        self.block[at], self.block[at + 1], self.block[at + 2] = physical, size, value
+        self._addresses[count], self._values[count], self._sizes[count] = physical, value, size
         self.count.value = count + 1
         return True
 
@@ -250,22 +255,19 @@ class DeferredStores:
         if not count:
             return []
         self.count.value = 0
-        records = np.frombuffer(memoryview(self.block), np.uint64)[_RECORDS : _RECORDS + _WORDS * count].reshape(
-            count, _WORDS
-        )
-        first = records[:, 0].copy()
-        end = first + records[:, 1]
-        pages = first >> np.uint64(PAGE_SHIFT)
-        turns = np.flatnonzero(pages[1:] != pages[:-1]) + 1
+        first = self._addresses[:count]
+        end = first + self._sizes[:count]
+        turns = np.flatnonzero((first[1:] ^ first[:-1]) >> _PAGE_SHIFT) + 1
         if len(turns) < _FEW:
             starts = np.concatenate((_FIRST_TURN, turns))
             lowest, highest = np.minimum.reduceat(first, starts), np.maximum.reduceat(end, starts)
             found: dict[int, tuple[int, int]] = {}
-            for page, low, high in zip(pages[starts].tolist(), lowest.tolist(), highest.tolist(), strict=True):
+            for low, high in zip(lowest.tolist(), highest.tolist(), strict=True):
+                page = low >> PAGE_SHIFT
                 known = found.get(page)
                 found[page] = (low, high) if known is None else (min(low, known[0]), max(high, known[1]))
             return [(low, high - low, None) for _, (low, high) in sorted(found.items())]
-        pages, places = np.unique(pages, return_inverse=True)
+        pages, places = np.unique(first >> _PAGE_SHIFT, return_inverse=True)
         lowest, highest = np.full(len(pages), -1, np.int64).view(np.uint64), np.zeros(len(pages), np.uint64)
         np.minimum.at(lowest, places, first)
         np.maximum.at(highest, places, end)
@@ -289,8 +291,5 @@ class DeferredStores:
         if not count:
             return []
         self.count.value = 0
-        words = self.block[_RECORDS : _RECORDS + _WORDS * count]
-        return [
-            (physical, size, value & (1 << 8 * size) - 1)
-            for physical, size, value in zip(words[::3], words[1::3], words[2::3], strict=True)
-        ]
+        noted = (part[:count].tolist() for part in (self._addresses, self._sizes, self._values))
+        return [(physical, size, value & (1 << 8 * size) - 1) for physical, size, value in zip(*noted, strict=True)]

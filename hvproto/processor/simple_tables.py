@@ -165,7 +165,8 @@ shown:
     bts qword ptr [rax], {FOLLOWED.bit_length() - 1}
     mov r11, qword ptr [r9 + {RAM}]
     mov {{stored}}
-    ret
+    pop rax
+    jmp rax
 refused:
     pop rdi
     pop rsi
