@@ -129,7 +129,7 @@ def find_one(sizes: Sizes) -> float:
 
 
 def one_write(sizes: Sizes) -> float:
-    return per_event(partial(kernel.table_writes, used=True), 3_000, 1_000, sizes)
+    return per_event(partial(kernel.table_writes, used=True), 300_000, 100_000, sizes)
 
 
 def writes_in_a_row(count: int, _sizes: Sizes) -> float:
