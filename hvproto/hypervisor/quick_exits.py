@@ -158,11 +158,24 @@ class QuickExits:
 
         Whoever listens to exits hears of them between two runs.
         """
+        space = self._space
+        if (
+            what == PAGE_FAULT
+            and self._look.guest.value  # machine code decides, so nothing is out of the ordinary: each look counts here
+            and not (error & _FETCH_OR_RESERVED or space.deferred_count.value or space.marked_code)
+            and space.mirror.touch(
+                self._look.cr2.value & self._addresses, write=bool(error & _WRITE), user=self._level == USER
+            )
+        ):
+            self._count += 1
+            self._cpu.all_eflags &= ~EFLAGS_RF
+            if self._transfers.changes != space.mirror.kernel.changes:
+                self._decide()
+            return ELSEWHERE
         if not self._is_calm or self._policy.handlers:
             return REFUSED
         if self._listeners and self._wants(events.ExceptionTaken):
             return REFUSED
-        space = self._space
         if what & SOFTWARE:
             vector = what & _VECTOR
             if vector < _FIRST_FREE or vector in self._policy.routes.changed or space.monitor.records:
@@ -246,6 +259,7 @@ class QuickExits:
         """Have machine code decide what it can, until anything else calls Python."""
         cpu, level = self._cpu, self._level
         if cpu.nmi_blocked or level not in _LEVELS or self._space.monitor.records or self._space.marked_code:
+            self._look.guest.value = 0
             return
         if self._policy.routes.changed:
             self._transfers.forget()
