@@ -3,7 +3,8 @@
 A hook on blocks is a call in each of them, and the engine makes another one by itself, to look for a request to stop:
 a short loop takes twice the time for it. Here, as a block is translated, both calls are replaced by ten instructions
 that charge the block and compare the time with a *limit*; `run_thunks.BLOCK` is called only where that is reached, or a
-stop was asked for. Measured against plain Unicorn: 0.5 of its speed with the hook, 1.0 so.
+stop was asked for. Measured against plain Unicorn: 0.5 of its speed with the hook, 1.0 so. Behind each access to memory
+the engine looks for such a request, too; behind loads, not here.
 
 The engine's translator calls `tcg_gen_callN` for each call that it translates, through the library's table of its own
 functions, and machine code of ours takes the place of that entry. It does nothing for instances that aren't ours.
@@ -20,6 +21,7 @@ from hvproto.processor.control_block import (
     CTL_BLOCK_HOOK,
     CTL_BLOCK_SIZE,
     CTL_BLOCK_START,
+    CTL_IN_LOAD,
     CTL_IS_BEGUN,
     CTL_LIMIT,
     CTL_NOW,
@@ -30,12 +32,12 @@ from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import slot_of
 from hvproto.processor.trap_table import TRACE
 
-_TRANSLATE_CALL = "tcg_gen_callN_x86_64"
 _FUNCTIONS = (
     "tcg_const_i32", "tcg_const_i64", "tcg_temp_new_internal", "tcg_temp_free_internal", "tcg_gen_op1", "tcg_gen_op2",
     "tcg_gen_op3", "tcg_gen_brcond_i64", "tcg_gen_callN", "gen_new_label", "helper_check_exit_request",
-    "helper_iret_protected", "helper_iret_real",
+    "helper_iret_protected", "helper_iret_real", "check_exit_request",
 )  # fmt: skip
+_LOADS = "tcg_gen_qemu_ld_i32", "tcg_gen_qemu_ld_i64"
 
 
 def _operation(code: int, first: str, second: str, third: str) -> str:
@@ -237,20 +239,68 @@ block:
 """
 
 
+_FIND_CONTROL = f"""
+    mov r9, qword ptr [rdi + {at.TRANSLATOR_UC}]
+    mov r9, qword ptr [r9 + {at.UC_CPU}]
+    mov r9, qword ptr [r9 + {at.CPU_TLB_FILL[0]}]
+    movabs r10, {MARK}
+    cmp qword ptr [r9 - 8], r10
+    jne plain
+    mov r9, qword ptr [r9 - 16]
+"""
+# In place of the functions that translate a load from memory: RDI is the translator's context.
+_LOAD = f"""
+    {_FIND_CONTROL}
+    push rbx
+    mov rbx, r9
+    mov dword ptr [rbx + {CTL_IN_LOAD}], 1
+    movabs rax, {{load}}
+    call rax
+    mov dword ptr [rbx + {CTL_IN_LOAD}], 0
+    pop rbx
+    ret
+plain:
+    movabs rax, {{load}}
+    jmp rax
+"""
+# In place of `check_exit_request`, by which the engine looks for a request to stop behind a hook on an instruction, and
+# behind each access to memory. A load that can't be done leaves the block by itself; a store that can't be done relies
+# on it. Else the next block is soon enough. What isn't translated would be three operations.
+_LOOK = f"""
+    {_FIND_CONTROL}
+    cmp dword ptr [r9 + {CTL_IN_LOAD}], 0
+    je plain
+    cmp qword ptr [r9 + {CTL_BLOCK_HOOK}], 0
+    je plain
+    mov r8, qword ptr [rdi + {at.TRANSLATOR_UC}]
+    cmp byte ptr [r8 + {at.UC_NO_STOP}], 0
+    jne plain
+    add dword ptr [rdi + {at.TRANSLATOR_OPERATIONS}], 3
+    ret
+plain:
+    movabs rax, {{check_exit_request}}
+    jmp rax
+"""
+
+
 @cache
 def install() -> bool:
-    """Take the entry's place, for the whole process and its life; False if that can't be done here."""
+    """Take the entries' places, for the whole process and its life; False if that can't be done here."""
+    entries = ("tcg_gen_callN", "check_exit_request", *_LOADS)
+    slots = {name: slot_of(f"{name}_x86_64") for name in entries}
     try:
-        names = {name: at.address_of(f"{name}_x86_64") for name in _FUNCTIONS}
+        names = {name: at.address_of(f"{name}_x86_64") for name in (*_FUNCTIONS, *_LOADS)}
     except AttributeError:
         return False
-    slot = slot_of(_TRANSLATE_CALL)
-    if slot is None:
+    if None in slots.values():
         return False
     _KEPT.append(ExecutableMemory())
     names["helper_uc_tracecode"] = at.address_of("helper_uc_tracecode")
     names["trace"] = _KEPT[0].add(TRACE, names)
-    ctypes.c_uint64.from_address(slot).value = _KEPT[0].add(_CALL, names)
+    for name, slot in slots.items():
+        source = {"tcg_gen_callN": _CALL, "check_exit_request": _LOOK}.get(name, _LOAD)
+        place = _KEPT[0].add(source, names | {"load": names[name]})
+        ctypes.c_uint64.from_address(slot or 0).value = place
     return True
 
 

@@ -28,6 +28,8 @@ UC_TRANSLATOR = 0x300
 UC_STOP_REQUEST = 0x56D
 UC_STORE_HOOKS = 0x448
 """The first hook on all stores, or 0."""
+UC_NO_STOP = 0x7F2
+"""Of Unicorn's instance: set while no access to memory is to be followed by a look for a request to stop."""
 CODE_HOOKS = 2
 HOOK_IS_DELETED, HOOK_BEGIN, HOOK_CALLBACK, HOOK_DATA = 0x14, 0x18, 0x28, 0x30
 UC_CODE_HOOKS = 0x370
