@@ -4,7 +4,7 @@ A hook on blocks is a call in each of them, and the engine makes another one by 
 a short loop takes twice the time for it. Here, as a block is translated, both calls are replaced by ten instructions
 that charge the block and compare the time with a *limit*; `run_thunks.BLOCK` is called only where that is reached, or a
 stop was asked for. Measured against plain Unicorn: 0.5 of its speed with the hook, 1.0 so. Behind each access to memory
-the engine looks for such a request, too; behind loads, not here.
+the engine looks for such a request, too: not here, which is a fifth of a small system's time.
 
 The engine's translator calls `tcg_gen_callN` for each call that it translates, through the library's table of its own
 functions, and machine code of ours takes the place of that entry. It does nothing for instances that aren't ours.
@@ -17,11 +17,12 @@ import ctypes
 from functools import cache
 
 from hvproto.processor import private_layout as at
+from hvproto.processor import store_helpers
 from hvproto.processor.control_block import (
     CTL_BLOCK_HOOK,
     CTL_BLOCK_SIZE,
     CTL_BLOCK_START,
-    CTL_IN_LOAD,
+    CTL_IN_ACCESS,
     CTL_IS_BEGUN,
     CTL_LIMIT,
     CTL_NOW,
@@ -37,7 +38,7 @@ _FUNCTIONS = (
     "tcg_gen_op3", "tcg_gen_brcond_i64", "tcg_gen_callN", "gen_new_label", "helper_check_exit_request",
     "helper_iret_protected", "helper_iret_real", "check_exit_request",
 )  # fmt: skip
-_LOADS = "tcg_gen_qemu_ld_i32", "tcg_gen_qemu_ld_i64"
+_LOADS, _STORES = ([f"tcg_gen_qemu_{what}_{size}" for size in ("i32", "i64")] for what in ("ld", "st"))
 
 
 def _operation(code: int, first: str, second: str, third: str) -> str:
@@ -248,27 +249,27 @@ _FIND_CONTROL = f"""
     jne plain
     mov r9, qword ptr [r9 - 16]
 """
-# In place of the functions that translate a load from memory: RDI is the translator's context.
-_LOAD = f"""
+# In place of the functions that translate an access to memory: RDI is the translator's context.
+_ACCESS = f"""
     {_FIND_CONTROL}
     push rbx
     mov rbx, r9
-    mov dword ptr [rbx + {CTL_IN_LOAD}], 1
-    movabs rax, {{load}}
+    mov dword ptr [rbx + {CTL_IN_ACCESS}], 1
+    movabs rax, {{access}}
     call rax
-    mov dword ptr [rbx + {CTL_IN_LOAD}], 0
+    mov dword ptr [rbx + {CTL_IN_ACCESS}], 0
     pop rbx
     ret
 plain:
-    movabs rax, {{load}}
+    movabs rax, {{access}}
     jmp rax
 """
 # In place of `check_exit_request`, by which the engine looks for a request to stop behind a hook on an instruction, and
-# behind each access to memory. A load that can't be done leaves the block by itself; a store that can't be done relies
-# on it. Else the next block is soon enough. What isn't translated would be three operations.
+# behind each access to memory. A load that can't be done leaves the block by itself; behind a store that isn't a plain
+# one, `store_helpers` looks. Else the next block is soon enough. What isn't translated would be three operations.
 _LOOK = f"""
     {_FIND_CONTROL}
-    cmp dword ptr [r9 + {CTL_IN_LOAD}], 0
+    cmp dword ptr [r9 + {CTL_IN_ACCESS}], 0
     je plain
     cmp qword ptr [r9 + {CTL_BLOCK_HOOK}], 0
     je plain
@@ -286,10 +287,11 @@ plain:
 @cache
 def install() -> bool:
     """Take the entries' places, for the whole process and its life; False if that can't be done here."""
-    entries = ("tcg_gen_callN", "check_exit_request", *_LOADS)
+    accesses = _LOADS + (_STORES if store_helpers.install() else [])
+    entries = ("tcg_gen_callN", "check_exit_request", *accesses)
     slots = {name: slot_of(f"{name}_x86_64") for name in entries}
     try:
-        names = {name: at.address_of(f"{name}_x86_64") for name in (*_FUNCTIONS, *_LOADS)}
+        names = {name: at.address_of(f"{name}_x86_64") for name in (*_FUNCTIONS, *accesses)}
     except AttributeError:
         return False
     if None in slots.values():
@@ -298,8 +300,8 @@ def install() -> bool:
     names["helper_uc_tracecode"] = at.address_of("helper_uc_tracecode")
     names["trace"] = _KEPT[0].add(TRACE, names)
     for name, slot in slots.items():
-        source = {"tcg_gen_callN": _CALL, "check_exit_request": _LOOK}.get(name, _LOAD)
-        place = _KEPT[0].add(source, names | {"load": names[name]})
+        source = {"tcg_gen_callN": _CALL, "check_exit_request": _LOOK}.get(name, _ACCESS)
+        place = _KEPT[0].add(source, names | {"access": names[name]})
         ctypes.c_uint64.from_address(slot or 0).value = place
     return True
 

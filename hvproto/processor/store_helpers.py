@@ -4,7 +4,7 @@ For a store that isn't a plain one, the engine's translated code calls one of a 
 order, that it finds in a constant table. On the way from there to `deferred_stores.DEFER_STORE`, the engine looks for
 the memory behind the address, for the instruction that it is at, and for hooks: 40 ns a store. Machine code of ours
 takes the place of the functions for four and eight bytes, finds in the engine's TLB what the store is to, and notes it:
-10 ns.
+10 ns. In place of the others, it only does what translated code does no more: look for a request to stop.
 
 Whatever isn't such a store the engine's own function gets, with nothing done: those of other instances, to entries that
 may be cached (but see `simple_tables`), across entries, and all of them while there is a hook on stores (the debugger's
@@ -26,12 +26,43 @@ from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import constant_of
 from hvproto.processor.simple_tables import FOLLOW
 
-_TABLE = ("helper_ret_stb_mmu", "helper_le_stw_mmu", "helper_le_stl_mmu", "helper_le_stq_mmu")
-"""The beginning of the engine's table, by the binary logarithm of the size."""
+_TABLE = (
+    "helper_ret_stb_mmu", "helper_le_stw_mmu", "helper_le_stl_mmu", "helper_le_stq_mmu", *[""] * 5,
+    "helper_be_stw_mmu", "helper_be_stl_mmu", "helper_be_stq_mmu",
+)  # fmt: skip
+"""The engine's table, by the binary logarithm of the size, and 8 more for the other byte order."""
 _REPLACED = {4: ("r8d", "dword ptr [r11 + rdx], r8d"), 8: ("r8", "qword ptr [r11 + rdx], r8")}
 """By size: what of the value counts, and how it is stored."""
 _MMU_INDEX, _ALIGNMENT = 0xF, 0x700
 """In what the engine says of an access: which TLB, and whether it has to be aligned."""
+
+
+_IS_OURS = f"""
+    mov rax, qword ptr [rdi + {at.ENV_TLB_FILL}]
+    movabs r10, {MARK}
+    cmp qword ptr [rax - 8], r10
+    jne plain
+"""
+# The engine's own function, and then a look for a request to stop, for a store that may not have been done: so that
+# translated code needn't look (`block_beginnings`).
+_BY_THE_ENGINE = f"""
+    push rdi
+    movabs rax, {{helper}}
+    call rax
+    pop rdi
+    cmp dword ptr [rdi + {at.ENV_STOP_REQUEST}], 0
+    js stopped
+    pop rax
+    jmp rax
+stopped:
+    mov rdi, qword ptr [rdi + {at.ENV_UC}]
+    xor esi, esi
+    movabs rax, {{look_for_stop}}
+    jmp rax
+plain:
+    movabs rax, {{helper}}
+    jmp rax
+"""
 
 
 def _store(size: int) -> str:
@@ -41,21 +72,18 @@ def _store(size: int) -> str:
     Translated code doesn't call it, but pushes the address and jumps. So a RET isn't foreseen: it would cost 7 ns.
     """
     return f"""
-    mov rax, qword ptr [rdi + {at.ENV_TLB_FILL}]
-    movabs r10, {MARK}
-    cmp qword ptr [rax - 8], r10
-    jne plain
+    {_IS_OURS}
     mov r9, qword ptr [rax - 16]
     mov r9, qword ptr [r9 + {CTL_STORES}]
     test r9, r9
-    jz plain
+    jz by_the_engine
     mov r10, qword ptr [rdi + {at.ENV_UC}]
     cmp qword ptr [r10 + {at.UC_STORE_HOOKS}], 0
-    jne plain
+    jne by_the_engine
     test esi, {size - 1}
-    jnz plain
+    jnz by_the_engine
     test ecx, {_ALIGNMENT}
-    jnz plain
+    jnz by_the_engine
     mov r10d, ecx
     and r10d, {_MMU_INDEX}
     shl r10d, {at.TLB_DESCRIPTION_SHIFT}
@@ -69,7 +97,7 @@ def _store(size: int) -> str:
     xor r11, qword ptr [rax + {at.TLB_WRITE}]
     and r11, {~at.TLB_NOTDIRTY}
     cmp r11, {at.TLB_DISCARD}
-    jne plain
+    jne by_the_engine
     push r8
     push rcx
     push rdx
@@ -97,9 +125,8 @@ otherwise:
     pop rdx
     pop rcx
     pop r8
-plain:
-    movabs rax, {{helper}}
-    jmp rax
+by_the_engine:
+    {_BY_THE_ENGINE}
 """
 
 
@@ -107,8 +134,10 @@ plain:
 def install() -> bool:
     """Take the functions' places, for the whole process and its life; False if that can't be done here."""
     try:
-        functions = [at.address_of(f"{name}_x86_64") for name in _TABLE]
-        flush_page = at.address_of("tlb_flush_page_x86_64")
+        functions = [at.address_of(f"{name}_x86_64") if name else 0 for name in _TABLE]
+        flush_page, look_for_stop = (
+            at.address_of(f"{name}_x86_64") for name in ("tlb_flush_page", "helper_check_exit_request")
+        )
     except AttributeError:
         return False
     place = constant_of(f"{_TABLE[0]}_x86_64")
@@ -120,17 +149,22 @@ def install() -> bool:
     if list(table) != functions or not _set_rights(first, length, mmap.PROT_READ | mmap.PROT_WRITE):
         return False
     _KEPT.append(ExecutableMemory())
-    for size, (value, stored) in _REPLACED.items():
-        number = size.bit_length() - 1
+    for number, function in enumerate(functions):
+        if not function:
+            continue
+        size = 1 << (number & 3)
+        value, stored = _REPLACED.get(size, ("", ""))
+        source = _store(size) if size in _REPLACED and number < 4 else _IS_OURS + _BY_THE_ENGINE
         names: dict[str, int | str] = {
-            "helper": functions[number],
+            "helper": function,
+            "look_for_stop": look_for_stop,
             "flush_page": flush_page,
             "size": size,
             "shift": number,
             "value": value,
             "stored": stored,
         }
-        table[number] = _KEPT[0].add(_store(size), names)
+        table[number] = _KEPT[0].add(source, names)
     _set_rights(first, length, mmap.PROT_READ)
     return True
 
