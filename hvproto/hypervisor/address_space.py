@@ -448,6 +448,19 @@ class AddressSpace:
             self._follow_deferred_stores(self.monitor.drain())
             self.deferral.update(self.mirror)
 
+    def follow_waiting(self) -> None:
+        """Follow, in the midst of a run, what waits for a segment to be loaded, if nothing of it presses.
+
+        Whether such a load goes on in its block must not depend on who has drained the records before.
+        """
+        if not self.monitor.records or self.has_pressing_stores:
+            return
+        records = self.monitor.drain()
+        self._follow_deferred_stores([store for store in records if store.deferred])
+        if any(self.descriptors.is_hit(store.gpa, store.size) for store in records if not store.deferred):
+            self.descriptors.reload()
+        self.deferral.update(self.mirror)
+
     def _follow_deferred_stores(self, stores: Sequence[TableStore]) -> None:
         """Steps 40 and 44 for stores that nothing can have noticed so far, and that are nowhere near the region."""
         for change in joined(self.tables.changes_of(stores)):

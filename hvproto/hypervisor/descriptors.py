@@ -13,7 +13,7 @@ from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.paging import walk
-from hvproto.processor.segments import ACCESSED, PRESENT, decode_descriptor, encode_descriptor
+from hvproto.processor.segments import ACCESSED, PRESENT, Segment, decode_descriptor, encode_descriptor
 
 
 class ShadowDescriptors:
@@ -67,6 +67,12 @@ class ShadowDescriptors:
         -1 if from none, or if the region's tables don't have it.
         """
         return self._levels[index] if index < len(self._levels) else -1
+
+    def gives(self, segment: Segment) -> bool:
+        """Whether a load of its selector, which is one of the GDT, would give this segment now: it may have changed."""
+        index = segment.selector >> 3
+        descriptor = self._known[index] if index < len(self._known) else 0
+        return bool(_in_views(index * 8, descriptor)[0]) and decode_descriptor(segment.selector, descriptor) == segment
 
     def _watch(self, base: int, size: int) -> None:
         extents: list[tuple[GPA, GPA]] = []

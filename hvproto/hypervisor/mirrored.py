@@ -310,7 +310,10 @@ class MirroredGuest(Guest):
         if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
             return False
         kind = self.space.kind
-        if kind is None or not kind.guards_loads or self.space.monitor.records:
+        if kind is None or not kind.guards_loads:
+            return True
+        self.space.follow_waiting()
+        if self.space.monitor.records:
             return True
         return not self.guard.passes(address)
 
@@ -371,6 +374,8 @@ class MirroredGuest(Guest):
                 self.exits.interrupt(self.board.interrupts.acknowledge())
             if self._resume():
                 deadline = processor.now + 1
+        else:
+            self.quick.going_on()
         match self._run_on(deadline):
             case Stop.HALT:
                 self._stopped = True

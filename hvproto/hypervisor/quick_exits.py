@@ -22,6 +22,7 @@ from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.load_guard import LOADS
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
 from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
+from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.region_form import Form
 from hvproto.hypervisor.view import ADDRESS, View
 from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
@@ -85,6 +86,8 @@ class QuickExits:
         self._is_calm = self._is_plain = False
         self._level = 0
         self._view: View
+        self._place: tuple[Region, int] = guest.space.region, -1
+        """The region, and where it was, when the processor was given the guest's state last."""
         self._addresses = 0
         """The bits of a linear address."""
         self._count = 0
@@ -145,10 +148,18 @@ class QuickExits:
         mode = cpu.decoder_mode
         self._is_plain = self._is_calm and is_flat and mode == capstone.CS_MODE_32
         self._ports.is_16_bit = mode == capstone.CS_MODE_16
+        self._place = space.region, space.region.base
         self._addresses = cpu.wrapped(-1)
         self._level = cpu.cpl
         self._view = space.present_view
         self._transfers.resuming()
+
+    def going_on(self) -> None:
+        """The processor goes on with what it has. If the region has moved or shrunk, all exits are plain until the
+        guest's state is given in full: what is known of either level is of where it was."""
+        region = self._space.region
+        if (region, region.base) != self._place:
+            self._is_calm = self._is_plain = False
 
     def _is_ordinary(self) -> bool:
         return self._is_calm and not self._policy.handlers and not self._space.has_stores
@@ -259,7 +270,7 @@ class QuickExits:
         """Have machine code decide what it can, until anything else calls Python."""
         cpu, level = self._cpu, self._level
         if cpu.nmi_blocked or level not in _LEVELS or self._space.monitor.records or self._space.marked_code:
-            self._look.guest.value = 0
+            self._look.guest.value = 0  # what it said before may be wrong by now
             return
         if self._policy.routes.changed:
             self._transfers.forget()
@@ -351,7 +362,7 @@ class QuickExits:
         space = self._space
         if opcode in LOADS:
             self._guest.guard.passed = 0
-            if not self._is_calm or space.monitor.records or self._guest.is_trap(eip):
+            if not self._is_calm or self._guest.is_trap(eip):
                 return REFUSED
             if self._level == KERNEL:
                 self._transfers.known.add_open(self._guest.guard.passed)

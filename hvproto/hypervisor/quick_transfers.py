@@ -88,10 +88,7 @@ class QuickTransfers:
         cpu, space = self._cpu, self._space
         self.forget()
         self._are_tables_set = False
-        if self._version != space.descriptors.version:
-            self._levels.clear()
-            self._open = -1
-            self._version = space.descriptors.version
+        self._check_descriptors()
         level = cpu.cpl
         code, stack, kind = cpu.segment(SegmentRegister.CS), cpu.segment(SegmentRegister.SS), space.kind
         known = self._levels.get(level)
@@ -103,10 +100,19 @@ class QuickTransfers:
             or kind.by_paragraphs
             or kind.mode != capstone.CS_MODE_32
             or cpu.control(Setting.EFER) & EFER_LMA
-            or not all(_is_flat(segment, level) for segment in (code, stack))
+            or not all(_is_flat(segment, level) and space.descriptors.gives(segment) for segment in (code, stack))
         ):
             return
         self._levels[level] = _Level(cpu, kind, self._engine.ring_3_segments())
+
+    def _check_descriptors(self) -> None:
+        """Descriptors may have changed: what was known of the levels is forgotten then."""
+        version = self._space.descriptors.version
+        if self._version != version:
+            self.forget()
+            self._levels.clear()
+            self._open = -1
+            self._version = version
 
     # -- in ----------------------------------------------------------------------------------
 
@@ -117,6 +123,7 @@ class QuickTransfers:
         """
         cpu, look, ram, space = self._cpu, self._look, self._ram, self._space
         view = space.mirror.kernel
+        self._check_descriptors()
         present, kernel = self._levels.get(level), self._levels.get(KERNEL)
         table = cpu.idtr
         if present is None or kernel is None or vector * _GATE_SIZE + _GATE_SIZE - 1 > table.limit:
@@ -178,6 +185,7 @@ class QuickTransfers:
     def check(self) -> None:
         """Before machine code goes by what it knows: that, and the kernel's stack, is as it was, or forgotten."""
         view, stack, known = self._space.mirror.kernel, self.stack, self.known
+        self._check_descriptors()
         if view.changes != self.changes:
             self.forget()
             self.changes = view.changes
@@ -189,6 +197,7 @@ class QuickTransfers:
     def iret(self, esp: int, real_eflags: int) -> int:
         """The guest's kernel stands before an IRETD: answers what `FirstLook` asks."""
         cpu, look = self._cpu, self._look
+        self._check_descriptors()
         present = self._levels.get(KERNEL)
         eflags = cpu.all_eflags
         if present is None or cpu.nmi_blocked or (real_eflags & _REAL | eflags & _VIRTUAL) & ODD_FLAGS:
@@ -230,7 +239,9 @@ class QuickTransfers:
         except (Raised, UnmappedAccess):
             return -1
         hpa = cpu.memory.to_host(gpa)
-        return -1 if hpa is None or (write and space.is_watched(hpa)) else hpa
+        if hpa is None or hpa + size > len(self._ram) or (write and space.is_watched(hpa)):
+            return -1
+        return hpa
 
     def _leaves_data_segments(self) -> bool:
         """Whether a return to ring 3 leaves ES, DS, FS and GS alone: each is open there, or null."""
