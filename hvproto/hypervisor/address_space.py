@@ -141,6 +141,7 @@ class AddressSpace:
         """... and somebody else gets it."""
         self.quick_stores.leave()
         self.monitor.pull()
+        self._processor.engine.deferred.unmute()  # what is muted is noted, and pages may be others' by the next drain
         self._is_present = False
 
     def close(self) -> None:

@@ -239,9 +239,7 @@ class QuickTransfers:
         except (Raised, UnmappedAccess):
             return -1
         hpa = cpu.memory.to_host(gpa)
-        if hpa is None or hpa + size > len(self._ram) or (write and space.is_watched(hpa)):
-            return -1
-        return hpa
+        return -1 if hpa is None or (write and space.is_watched(hpa)) else hpa
 
     def _leaves_data_segments(self) -> bool:
         """Whether a return to ring 3 leaves ES, DS, FS and GS alone: each is open there, or null."""

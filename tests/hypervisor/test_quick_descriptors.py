@@ -1,5 +1,5 @@
 """What machine code and Python know of a guest's levels, against what the guest has changed since: descriptors that it
-has stored to, the region's place, the flags, the stack's memory."""
+has stored to, the region's place, and the flags."""
 
 from __future__ import annotations
 
@@ -179,26 +179,6 @@ again:
 """,
         0x60000C,
     )
-
-
-def test_a_stack_where_a_device_answers_is_no_memory_of_ours() -> None:
-    image = assemble_text(
-        """
-.origin 0x100000
-.entry start
-start:
-    mov esp, 0xfee00100
-    mov eax, [esp]
-    pushfd
-    pushfd
-    popfd
-    mov esp, 0x88000
-    mov al, 0
-    out 0xf4, al
-"""
-    )
-    _, found = check_alike(image)
-    assert found["status"] == (1, "")
 
 
 def _moved(image: Image, seed: int, *, enabled: bool) -> dict[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hvproto.addresses import GPA, PAGE_SIZE
+from hvproto.errors import LimitReached
 from hvproto.events import Event, GuestMappings
 from hvproto.images.assembly import assemble_text
 from hvproto.images.image import Image, Segment
@@ -209,3 +210,20 @@ def test_what_goes_wrong_in_the_run_comes_out_of_it(engine: str, monkeypatch: py
     monkeypatch.setattr(type(stage.guest.mirror), "map_entry", broken)
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         stage.run(LIMIT)
+
+
+def test_no_store_stays_unheard_while_somebody_else_has_the_processor() -> None:
+    """Stores to a table that isn't loaded now are just done, once one was heard of: while that guest runs."""
+    table = TABLES[1]
+    stores = [("store", table + 4 * (number % 8), DATA[number % 8] | ALL) for number in range(2000)]
+    operations = [("touch", 2 << 22, 0), ("root", 0, OTHER_ROOT), *stores, ("end", 0, 0)]
+    image = _image(1)
+    data = b"".join(struct.pack("<III", KINDS[kind], where, value) for kind, where, value in operations)
+    segments = [Segment(one.address, data, len(data)) if one.address == OPERATIONS else one for one in image.segments]
+    stage = Stage(replace(image, segments=tuple(segments)), "native", pool_pages=200)
+    stage.bus.unsubscribe(stage.bus.subscribers[0])
+    pages = stage.machine.processor.engine.deferred.pages
+    with pytest.raises(LimitReached):
+        stage.run(8_000)
+    assert any(store.deferred for store in stage.guest.space.monitor.records), "none was heard of"
+    assert 1 not in bytes(pages)
