@@ -26,27 +26,21 @@ from hvproto.processor.instruction import Instruction
 from hvproto.processor.interrupt_return import interrupt_return
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import (
-    EFLAGS_AC,
-    EFLAGS_DF,
     EFLAGS_FIXED,
-    EFLAGS_ID,
     EFLAGS_IF,
     EFLAGS_IOPL,
-    EFLAGS_NT,
     EFLAGS_RF,
-    EFLAGS_TF,
     EFLAGS_VM,
 )
+from hvproto.processor.unasked import POPPED
 
 INVALID_OPCODE, PROTECTION = 6, 13
 _SYSTEM_CALLS = {cs.X86_INS_SYSCALL: SystemCall.SYSCALL, cs.X86_INS_SYSENTER: SystemCall.SYSENTER}
-_POPPED = 0x8D5 | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
-"""What POPF may change at any level: arithmetic flags and these."""
 
 
 def popped(eflags: int, value: int, level: int, size: int) -> int:
     """EFLAGS after a POPF of ``size`` bytes at privilege ``level`` (SDM vol. 2, POPF)."""
-    writable = _POPPED
+    writable = POPPED
     if level == 0:
         writable |= EFLAGS_IOPL
     if level <= (eflags & EFLAGS_IOPL) >> 12:

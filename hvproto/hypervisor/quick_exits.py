@@ -29,6 +29,7 @@ from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.asking import NOT_ALLOWED, SOFTWARE
 from hvproto.processor.engine import PendingException
 from hvproto.processor.first_look import FirstLook
+from hvproto.processor.known_transfers import KnownTransfers
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P
 from hvproto.processor.segments import SegmentRegister
@@ -40,7 +41,7 @@ from hvproto.processor.settings import (
     EFLAGS_TF,
     EFLAGS_VM,
 )
-from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, PASSES, REFUSED, KnownTransfers
+from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, PASSES, REFUSED
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest

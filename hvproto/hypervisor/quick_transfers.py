@@ -24,10 +24,11 @@ from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS, VirtualCpu
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Raised
 from hvproto.processor.first_look import FirstLook, Side
+from hvproto.processor.known_transfers import KnownCall, KnownTransfers
 from hvproto.processor.paging import Access
 from hvproto.processor.segments import RPL_MASK, TABLE_INDICATOR, Segment, SegmentRegister
 from hvproto.processor.settings import EFER_LMA, EFLAGS_FIXED, EFLAGS_IF, EFLAGS_RF, Setting
-from hvproto.processor.unasked import ELSEWHERE, ODD_FLAGS, REFUSED, RETURNED, KnownCall, KnownTransfers
+from hvproto.processor.unasked import ELSEWHERE, ODD_FLAGS, REFUSED, RETURNED
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest

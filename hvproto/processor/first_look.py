@@ -16,9 +16,10 @@ from typing import Any
 from hvproto.processor import control_block as block
 from hvproto.processor import private_layout as at
 from hvproto.processor.asking import SIDE_SIZE
+from hvproto.processor.known_transfers import KnownTransfers
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.state import SUMMARY_SHADOW
-from hvproto.processor.unasked import TO_BE_TOLD, KnownTransfers
+from hvproto.processor.unasked import TO_BE_TOLD
 
 _ANSWER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 Answer = Callable[[int, int, int, int], int]

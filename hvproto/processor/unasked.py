@@ -1,19 +1,16 @@
-"""What machine code decides about a deprivileged guest with nobody asked: CLI, STI, PUSHF, POPF, INT n, and IRET.
+"""What machine code decides about a deprivileged guest with nobody asked: its flags, its INT n and IRET, its segments.
 
 A kernel has more of them than of all other exits together, and a call into Python takes ten times what they do. Python
-says beforehand what they are to do (`GuestFlags`, `KnownTransfers`): that holds until anything else calls Python. What
-isn't exactly so - an interrupt that waits, another gate, a page that isn't in the engine's TLB - Python is asked about,
-with nothing done (`asking`).
+says beforehand what they are to do (CTL_GUEST, and `known_transfers`): that holds until anything else calls Python.
+What isn't exactly so - an interrupt that waits, another gate, a page that isn't in the engine's TLB - Python is asked
+about, with nothing done (`asking`).
 
 There, RBX is the control block, R12 env, R15D EFLAGS; R8 to R10 are free, as are the registers of a call.
 """
 
 from __future__ import annotations
 
-import ctypes
-import struct
-from dataclasses import dataclass
-
+from hvproto.processor import known_transfers as known
 from hvproto.processor import private_layout as at
 from hvproto.processor.control_block import (
     CTL_DATA_SELECTORS,
@@ -69,96 +66,6 @@ MOV_SEGMENT, POP_ES, POP_DS, TWO_BYTES, POP_FS, POP_GS = 0x8E, 0x07, 0x1F, 0x0F,
 _DATA_REGISTERS = 0b111001
 """GS, FS, DS and ES by their numbers in MOV."""
 
-VECTORS = 256
-_GATE, _GATE_VALUE, _TSS, _TSS_VALUE, _PROTECTED, _FRAME, _STACK, _EIP, _KEPT, _USER_CODE, _USER_STACK, _SIDE = range(
-    0, 96, 8
-)
-_CALL_SIZE = 96
-_RETURN = 8 * VECTORS
-_OUT_CODE, _OUT_STACK, _OUT_OPEN, _OUT_SIDE, _OUT_KERNEL = range(_RETURN, _RETURN + 40, 8)
-_PAGE, _PAGE_ADDRESS, _PAGE_PROTECTED = range(_RETURN + 40, _RETURN + 64, 8)
-_OPEN, _OPEN_COUNT = _RETURN + 64, 4
-_TABLE_SIZE = _OPEN + 8
-_NONE = 1 << 32
-"""No selector, no page."""
-_NO_SELECTORS = 0x0004_0004_0004_0004
-"""Four of the LDT, which is asked about before them."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCall:
-    """An INT n from ring 3 in flat segments: what it depends on, and what comes of it. Addresses are our own memory's.
-
-    ``gate`` and ``tss`` are eight bytes each, which must be what they were: ESP0 and SS0 of the TSS. ``protected`` is a
-    byte that must be 0. ``frame`` is where EIP, CS, EFLAGS, ESP and SS go. ``kept``: the flags that stay, all others
-    that the processor doesn't have being cleared. ``side`` is that of a `Side`.
-    """
-
-    gate: int
-    tss: int
-    protected: int
-    frame: int
-    esp: int
-    eip: int
-    kept: int
-    user_code: int
-    user_stack: int
-    side: int
-
-
-class KnownTransfers:
-    """The table of them; empty at first. ``address`` is its place in our memory."""
-
-    def __init__(self) -> None:
-        self._table = (ctypes.c_uint64 * (_TABLE_SIZE // 8))()
-        self._calls: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
-        self.address = ctypes.addressof(self._table)
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        for vector in self._calls:
-            self._table[vector] = 0
-        self._calls.clear()
-        self._table[_OUT_KERNEL // 8] = self._table[_OUT_CODE // 8] = self._table[_PAGE // 8] = _NONE
-        self._table[_OPEN // 8] = _NO_SELECTORS
-
-    def add_call(self, vector: int, call: KnownCall) -> None:
-        """From now on, INT n with this vector is that."""
-        gate_value, tss_value = (ctypes.c_uint64.from_address(one).value for one in (call.gate, call.tss))
-        entry = (ctypes.c_uint64 * (_CALL_SIZE // 8))(
-            call.gate, gate_value, call.tss, tss_value, call.protected, call.frame, call.esp, call.eip,
-            call.kept & 0xFFFF_FFFF | 0xFFFF_FFFF << 32, call.user_code, call.user_stack, call.side,
-        )  # fmt: skip
-        self._calls[vector] = entry
-        self._table[vector] = ctypes.addressof(entry)
-
-    def set_return(self, code: int, stack: int, open_selectors: int, side: int) -> None:
-        """From now on, IRET to ring 3 with these selectors on the stack goes to that `Side`, if ES, DS, FS and GS hold
-        just those selectors."""
-        for place, value in ((_OUT_STACK, stack), (_OUT_OPEN, open_selectors), (_OUT_SIDE, side), (_OUT_CODE, code)):
-            self._table[place // 8] = value
-
-    def set_kernel(self, code: int) -> None:
-        """... and IRET with this selector stays in the kernel."""
-        self._table[_OUT_KERNEL // 8] = code
-
-    def set_stack(self, page: int, address: int, protected: int) -> None:
-        """A page of the kernel's stack, by its number, lies there; as long as the byte at ``protected`` is 0, it can be
-        stored to. The engine's TLB doesn't hold it if nobody else has accessed it."""
-        for place, value in ((_PAGE_ADDRESS, address), (_PAGE_PROTECTED, protected), (_PAGE, page)):
-            self._table[place // 8] = value
-
-    def add_open(self, selector: int) -> None:
-        """The kernel may load this selector of the GDT, or a null one, into ES, DS, FS or GS; the last four count."""
-        selectors = self._table[_OPEN // 8]
-        if selector not in struct.unpack("<4H", struct.pack("<Q", selectors)):
-            self._table[_OPEN // 8] = (selectors << 16 | selector) & (1 << 64) - 1
-
-    @property
-    def stack_page(self) -> int:
-        return self._table[_PAGE // 8]
-
 
 def _decides(otherwise: str) -> str:
     """R8: the guest's flags, if machine code decides."""
@@ -186,7 +93,7 @@ def _stack_place(name: str, last: int, field: int, otherwise: str) -> str:
     """
     shift = at.USER_WALK << at.TLB_DESCRIPTION_SHIFT
     is_free = f"""
-    mov rax, qword ptr [r9 + {_PAGE_PROTECTED}]
+    mov rax, qword ptr [r9 + {known.PAGE_PROTECTED}]
     cmp byte ptr [rax], 0
     jne {otherwise}
 """
@@ -201,14 +108,14 @@ def _stack_place(name: str, last: int, field: int, otherwise: str) -> str:
     mov r9, qword ptr [rbx + {CTL_KNOWN}]
     mov eax, esi
     shr eax, 12
-    cmp rax, qword ptr [r9 + {_PAGE}]
+    cmp rax, qword ptr [r9 + {known.PAGE}]
     jne {otherwise}
     shr ecx, 12
     cmp eax, ecx
     jne {otherwise}
     {is_free if field == at.TLB_WRITE else ""}
     and esi, 0xfff
-    add rsi, qword ptr [r9 + {_PAGE_ADDRESS}]
+    add rsi, qword ptr [r9 + {known.PAGE_ADDRESS}]
     jmp {name}_found
 {name}_in_tlb:
     add rsi, qword ptr [r9 + rdx + {at.TLB_ADDEND}]
@@ -252,15 +159,15 @@ def flags_and_calls(name: str, *, software: int, close: int, open_: int, otherwi
     mov r9, qword ptr [r9 + 8*rcx]
     test r9, r9
     jz {otherwise}
-    mov rax, qword ptr [r9 + {_GATE}]
+    mov rax, qword ptr [r9 + {known.GATE}]
     mov rax, qword ptr [rax]
-    cmp rax, qword ptr [r9 + {_GATE_VALUE}]
+    cmp rax, qword ptr [r9 + {known.GATE_VALUE}]
     jne {otherwise}
-    mov rax, qword ptr [r9 + {_TSS}]
+    mov rax, qword ptr [r9 + {known.TSS}]
     mov rax, qword ptr [rax]
-    cmp rax, qword ptr [r9 + {_TSS_VALUE}]
+    cmp rax, qword ptr [r9 + {known.TSS_VALUE}]
     jne {otherwise}
-    mov rax, qword ptr [r9 + {_PROTECTED}]
+    mov rax, qword ptr [r9 + {known.PROTECTED}]
     cmp byte ptr [rax], 0
     jne {otherwise}
     mov eax, dword ptr [rbx + {CTL_FLAGS}]
@@ -268,23 +175,23 @@ def flags_and_calls(name: str, *, software: int, close: int, open_: int, otherwi
     or eax, r8d
     test eax, {ODD_FLAGS}
     jnz {otherwise}
-    mov rdx, qword ptr [r9 + {_FRAME}]
+    mov rdx, qword ptr [r9 + {known.FRAME}]
     mov ecx, dword ptr [r12 + {at.ENV_EIP}]
     mov dword ptr [rdx], ecx
-    mov ecx, dword ptr [r9 + {_USER_CODE}]
+    mov ecx, dword ptr [r9 + {known.USER_CODE}]
     mov dword ptr [rdx + 4], ecx
     mov dword ptr [rdx + 8], eax
     mov ecx, dword ptr [r12 + {at.ENV_ESP}]
     mov dword ptr [rdx + 12], ecx
-    mov ecx, dword ptr [r9 + {_USER_STACK}]
+    mov ecx, dword ptr [r9 + {known.USER_STACK}]
     mov dword ptr [rdx + 16], ecx
-    mov rcx, qword ptr [r9 + {_STACK}]
+    mov rcx, qword ptr [r9 + {known.STACK}]
     mov qword ptr [r12 + {at.ENV_ESP}], rcx
-    mov rcx, qword ptr [r9 + {_EIP}]
+    mov rcx, qword ptr [r9 + {known.EIP}]
     mov qword ptr [r12 + {at.ENV_EIP}], rcx
-    mov rcx, qword ptr [r9 + {_SIDE}]
+    mov rcx, qword ptr [r9 + {known.SIDE}]
     mov qword ptr [rbx + {CTL_SIDE}], rcx
-    and r8, qword ptr [r9 + {_KEPT}]
+    and r8, qword ptr [r9 + {known.KEPT}]
     btr r8, {_IN_PROGRAM}
     bts r8, {_CHANGED}
     mov qword ptr [rbx + {CTL_GUEST}], r8
@@ -396,17 +303,17 @@ def return_(name: str, otherwise: str, done: str) -> str:
     {_may_open(name, otherwise)}
     mov r9, qword ptr [rbx + {CTL_KNOWN}]
     movzx ecx, word ptr [rsi + 4]
-    cmp rcx, qword ptr [r9 + {_OUT_KERNEL}]
+    cmp rcx, qword ptr [r9 + {known.OUT_KERNEL}]
     je {name}_inner
-    cmp rcx, qword ptr [r9 + {_OUT_CODE}]
+    cmp rcx, qword ptr [r9 + {known.OUT_CODE}]
     jne {otherwise}
     movzx ecx, word ptr [rsi + 16]
-    cmp rcx, qword ptr [r9 + {_OUT_STACK}]
+    cmp rcx, qword ptr [r9 + {known.OUT_STACK}]
     jne {otherwise}
     mov rcx, qword ptr [rbx + {CTL_DATA_SELECTORS}]
-    cmp rcx, qword ptr [r9 + {_OUT_OPEN}]
+    cmp rcx, qword ptr [r9 + {known.OUT_OPEN}]
     jne {otherwise}
-    mov rcx, qword ptr [r9 + {_OUT_SIDE}]
+    mov rcx, qword ptr [r9 + {known.OUT_SIDE}]
     mov qword ptr [rbx + {CTL_SIDE}], rcx
     bts r10, {_IN_PROGRAM}
     mov ecx, dword ptr [rsi + 12]
@@ -478,10 +385,10 @@ def segment_load(name: str, otherwise: str, done: str) -> str:
 {
         "".join(
             f'''
-    cmp cx, word ptr [r9 + {_OPEN + 2 * number}]
+    cmp cx, word ptr [r9 + {known.OPEN + 2 * number}]
     je {done}
 '''
-            for number in range(_OPEN_COUNT)
+            for number in range(known.OPEN_COUNT)
         )
     }
     jmp {otherwise}
