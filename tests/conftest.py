@@ -21,7 +21,7 @@ elif os.environ.get("CI"):
     settings.load_profile("ci")
 
 ENGINES = ("native", "portable")
-SHARE = 4
+SHARE = 6
 
 
 @pytest.fixture(params=ENGINES)

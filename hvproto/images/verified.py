@@ -9,6 +9,7 @@ from __future__ import annotations
 import capstone
 import keystone
 
+from hvproto.assembler import assembled
 from hvproto.images import forms
 from hvproto.images.expressions import ExpressionError, told
 from hvproto.images.operands import (
@@ -204,11 +205,10 @@ def _verified(written: Written, text: str, displacement: int) -> bytes:
         _capstones[bits] = capstone.Cs(capstone.CS_ARCH_X86, _CS_MODES[bits])
         _capstones[bits].detail = True
     try:
-        listing, _ = _keystones[bits].asm(text, 0)
+        code = assembled(_keystones[bits], text)
     except keystone.KsError as error:
         reason = str(error).split(" (KS_")[0]
         raise ExpressionError(f"{reason[:1].lower()}{reason[1:]}: {text}") from None
-    code = bytes(listing or ())
     if written.prefix_dropped and code[:1] == b"\x66":
         code = code[1:]
     if written.mnemonic == "nop" and written.memory is not None:

@@ -9,6 +9,8 @@ from functools import cache
 
 import keystone
 
+from hvproto.assembler import assembled
+
 _SIZE = 16384
 """Bytes; pages that nothing is put in take no memory."""
 
@@ -37,5 +39,4 @@ class ExecutableMemory:
 
 @cache
 def _assemble(source: str) -> bytes:
-    code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(source, as_bytes=True)
-    return bytes(code)
+    return assembled(keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64), source)

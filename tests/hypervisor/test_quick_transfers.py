@@ -275,7 +275,7 @@ def program(seed: int, count: int) -> Image:
     return assemble_text(_KERNEL.format(calls="\n".join(lines), flags=0x3202), "<transfers>")
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_calls_and_returns_among_what_changes_them_are_the_same_as_one_by_one(seed: int) -> None:
     count, found = check_alike(program(seed, 160))
     assert count > 30
