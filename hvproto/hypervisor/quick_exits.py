@@ -41,13 +41,25 @@ from hvproto.processor.settings import (
     EFLAGS_TF,
     EFLAGS_VM,
 )
-from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM, NEXT, OPENS, PASSES, REFUSED
+from hvproto.processor.unasked import (
+    CLI,
+    DECIDES,
+    ELSEWHERE,
+    IN_PROGRAM,
+    IRET,
+    NEXT,
+    OPENS,
+    PASSES,
+    POPF,
+    PUSHF,
+    REFUSED,
+    STI,
+)
 
 if TYPE_CHECKING:
     from hvproto.hypervisor.mirrored import MirroredGuest
 
 PROTECTION, PAGE_FAULT = 13, 14
-_CLI, _STI, _PUSHF, _POPF, _IRET = 0xFA, 0xFB, 0x9C, 0x9D, 0xCF
 _FIRST_FREE = 32
 """Vectors below it are the processor's own."""
 _WRITE = 2
@@ -58,9 +70,9 @@ _WHOLE = 0xFFFF_FFFF
 _TO_HALT = Form.cycles_to_halt(PAGE_FAULT)
 """Of the stubs of #PF and #GP, which are alike."""
 _VECTOR = _OPCODE = 0xFF
-_CLI_NOT_ALLOWED = NOT_ALLOWED | _CLI
+_CLI_NOT_ALLOWED = NOT_ALLOWED | CLI
 _CLOSED = ~(EFLAGS_IF | EFLAGS_RF)
-_NAMES = {_PUSHF: "pushfd", _POPF: "popfd", _IRET: "iretd"}
+_NAMES = {PUSHF: "pushfd", POPF: "popfd", IRET: "iretd"}
 _LEVELS = KERNEL, USER
 _WORD = struct.Struct("<I")
 
@@ -310,7 +322,7 @@ class QuickExits:
             return eip
         if vector == PROTECTION and error == 0:
             cpu = self._cpu
-            if self._opcode(eip) != _CLI or self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
+            if self._opcode(eip) != CLI or self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
                 return None
             cpu.eflags &= ~EFLAGS_IF
             self._tell(PROTECTION, 0, eip, "cli", None, _TO_HALT)
@@ -323,7 +335,7 @@ class QuickExits:
         cpu = self._cpu
         if self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
             return None
-        if opcode != _STI:
+        if opcode != STI:
             code = self._code(eip)
             length = self._ports.answer(code) if code else 0
             return eip + length if length else None
@@ -374,11 +386,11 @@ class QuickExits:
             space.follow_deferred()
             if space.has_pressing_stores:
                 return REFUSED
-        if opcode == _PUSHF:
+        if opcode == PUSHF:
             done = self._push_flags(esp - 4 & _WHOLE, eflags)
-        elif opcode == _POPF:
+        elif opcode == POPF:
             done = self._pop_flags(esp, eflags)
-        elif opcode == _IRET and self._level == KERNEL and not space.monitor.records:
+        elif opcode == IRET and self._level == KERNEL and not space.monitor.records:
             done = self._transfers.iret(esp, eflags)
             if self._look.side.value:
                 self._change_level(USER)

@@ -31,16 +31,30 @@ from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
-from hvproto.processor.unasked import NEXT, PASSES, flags_and_calls, pop_flags, push_flags, return_, segment_load
+from hvproto.processor.unasked import (
+    ARITHMETIC,
+    CLI,
+    IRET,
+    NEXT,
+    PASSES,
+    POPF,
+    PUSHF,
+    STI,
+    flags_and_calls,
+    pop_flags,
+    push_flags,
+    return_,
+    segment_load,
+)
 
 SIDE_SIZE = 2 * SEGMENT_CACHE.size + 16
 """What changes with the ring: CS and SS, hidden parts and all, CR3, and the GDT's base."""
 SOFTWARE, NOT_ALLOWED = 0x100, 0x200
 """What is asked about, if not an exception by its vector: INT n | n, and a #GP(0) | the instruction's first byte."""
-_PROTECTION, _PUSHF, _POPF, _IRET, _CLI, _STI = 13, 0x9C, 0x9D, 0xCF, 0xFA, 0xFB
+_PROTECTION = 13
 _CC_OP_EFLAGS = 1
 """The arithmetic flags are as they stand in the source operand."""
-_ARITHMETIC, _DIRECTION = 0x8D5, 0x400
+_DIRECTION = 0x400
 
 
 def _check_ring_3(otherwise: str) -> str:
@@ -103,8 +117,8 @@ def ask(name: str) -> str:
         flags_and_calls(
             name,
             software=SOFTWARE,
-            close=NOT_ALLOWED | _CLI,
-            open_=NOT_ALLOWED | _STI,
+            close=NOT_ALLOWED | CLI,
+            open_=NOT_ALLOWED | STI,
             otherwise=f"{name}_asks",
             done=f"{name}_done",
         )
@@ -179,15 +193,15 @@ ASK_TRAP = f"""
     call rax
     movzx r14d, al
     {_tell_flags()}
-    cmp r14d, {_PUSHF}
+    cmp r14d, {PUSHF}
     jne not_pushed
     {push_flags("asks", "answered")}
 not_pushed:
-    cmp r14d, {_POPF}
+    cmp r14d, {POPF}
     jne not_popped
     {pop_flags("pops", "asks", "answered")}
 not_popped:
-    cmp r14d, {_IRET}
+    cmp r14d, {IRET}
     je returns_from
     {segment_load("loads", "asks", "passes")}
 returns_from:
@@ -208,7 +222,7 @@ answered:
     mov eax, dword ptr [rbx + {CTL_FLAGS}]
     mov dword ptr [r12 + {at.ENV_EFLAGS}], eax
     mov ecx, eax
-    and ecx, {_ARITHMETIC}
+    and ecx, {ARITHMETIC}
     mov qword ptr [r12 + {at.ENV_CC_SRC}], rcx
     mov dword ptr [r12 + {at.ENV_CC_OP}], {_CC_OP_EFLAGS}
     and eax, {_DIRECTION}

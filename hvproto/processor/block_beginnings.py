@@ -13,7 +13,6 @@ Where the table isn't found, the hook is called for each block, as ever, and doe
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 from hvproto.processor import private_layout as at
@@ -27,16 +26,14 @@ from hvproto.processor.control_block import (
     CTL_LIMIT,
     CTL_NOW,
     IN_BLOCK,
-    MARK,
 )
-from hvproto.processor.executable_memory import ExecutableMemory
-from hvproto.processor.library_table import slot_of
+from hvproto.processor.taken_places import CONTROL_OF_TRANSLATOR, keep, take
 from hvproto.processor.trap_table import TRACE
 
 _FUNCTIONS = (
     "tcg_const_i32", "tcg_const_i64", "tcg_temp_new_internal", "tcg_temp_free_internal", "tcg_gen_op1", "tcg_gen_op2",
     "tcg_gen_op3", "tcg_gen_brcond_i64", "tcg_gen_callN", "gen_new_label", "helper_check_exit_request",
-    "helper_iret_protected", "helper_iret_real", "check_exit_request",
+    "helper_iret_protected", "helper_iret_real",
 )  # fmt: skip
 _LOADS, _STORES = ([f"tcg_gen_qemu_{what}_{size}" for size in ("i32", "i64")] for what in ("ld", "st"))
 
@@ -92,13 +89,7 @@ def _free(*temporaries: str) -> str:
 # its arguments. An IRET may set RF, which only BLOCK sees to: the limit is set to "at once" behind it. The translator
 # ends a block after so many operations: each call counts as one, as before, so that blocks are the same.
 _CALL = f"""
-    mov r9, qword ptr [rdi + {at.TRANSLATOR_UC}]
-    mov r9, qword ptr [r9 + {at.UC_CPU}]
-    mov r9, qword ptr [r9 + {at.CPU_TLB_FILL[0]}]
-    movabs r10, {MARK}
-    cmp qword ptr [r9 - 8], r10
-    jne plain
-    mov r9, qword ptr [r9 - 16]
+    {CONTROL_OF_TRANSLATOR}
     cmp rsi, qword ptr [r9 + {CTL_BLOCK_HOOK}]
     je block
     movabs rax, {{helper_check_exit_request}}
@@ -240,35 +231,26 @@ block:
 """
 
 
-_FIND_CONTROL = f"""
-    mov r9, qword ptr [rdi + {at.TRANSLATOR_UC}]
-    mov r9, qword ptr [r9 + {at.UC_CPU}]
-    mov r9, qword ptr [r9 + {at.CPU_TLB_FILL[0]}]
-    movabs r10, {MARK}
-    cmp qword ptr [r9 - 8], r10
-    jne plain
-    mov r9, qword ptr [r9 - 16]
-"""
 # In place of the functions that translate an access to memory: RDI is the translator's context.
 _ACCESS = f"""
-    {_FIND_CONTROL}
+    {CONTROL_OF_TRANSLATOR}
     push rbx
     mov rbx, r9
     mov dword ptr [rbx + {CTL_IN_ACCESS}], 1
-    movabs rax, {{access}}
+    movabs rax, {{own}}
     call rax
     mov dword ptr [rbx + {CTL_IN_ACCESS}], 0
     pop rbx
     ret
 plain:
-    movabs rax, {{access}}
+    movabs rax, {{own}}
     jmp rax
 """
 # In place of `check_exit_request`, by which the engine looks for a request to stop behind a hook on an instruction, and
 # behind each access to memory. A load that can't be done leaves the block by itself; behind a store that isn't a plain
 # one, `store_helpers` looks. Else the next block is soon enough. What isn't translated would be three operations.
 _LOOK = f"""
-    {_FIND_CONTROL}
+    {CONTROL_OF_TRANSLATOR}
     cmp dword ptr [r9 + {CTL_IN_ACCESS}], 0
     je plain
     cmp qword ptr [r9 + {CTL_BLOCK_HOOK}], 0
@@ -279,7 +261,7 @@ _LOOK = f"""
     add dword ptr [rdi + {at.TRANSLATOR_OPERATIONS}], 3
     ret
 plain:
-    movabs rax, {{check_exit_request}}
+    movabs rax, {{own}}
     jmp rax
 """
 
@@ -288,22 +270,10 @@ plain:
 def install() -> bool:
     """Take the entries' places, for the whole process and its life; False if that can't be done here."""
     accesses = _LOADS + (_STORES if store_helpers.install() else [])
-    entries = ("tcg_gen_callN", "check_exit_request", *accesses)
-    slots = {name: slot_of(f"{name}_x86_64") for name in entries}
     try:
-        names = {name: at.address_of(f"{name}_x86_64") for name in (*_FUNCTIONS, *accesses)}
+        names = {name: at.address_of(f"{name}_x86_64") for name in _FUNCTIONS}
     except AttributeError:
         return False
-    if None in slots.values():
-        return False
-    _KEPT.append(ExecutableMemory())
     names["helper_uc_tracecode"] = at.address_of("helper_uc_tracecode")
-    names["trace"] = _KEPT[0].add(TRACE, names)
-    for name, slot in slots.items():
-        source = {"tcg_gen_callN": _CALL, "check_exit_request": _LOOK}.get(name, _ACCESS)
-        place = _KEPT[0].add(source, names | {"access": names[name]})
-        ctypes.c_uint64.from_address(slot or 0).value = place
-    return True
-
-
-_KEPT: list[ExecutableMemory] = []
+    names["trace"] = keep(TRACE, names)
+    return take({"tcg_gen_callN": _CALL, "check_exit_request": _LOOK} | dict.fromkeys(accesses, _ACCESS), names)

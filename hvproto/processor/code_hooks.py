@@ -16,9 +16,8 @@ from functools import cache
 
 from hvproto.addresses import PAGE_SHIFT
 from hvproto.processor import private_layout as at
-from hvproto.processor.control_block import CTL_ALL_HOOKS, CTL_HOOK_TAIL, CTL_HOOKS, CTL_HOOKS_MASK, CTL_UC, MARK
-from hvproto.processor.executable_memory import ExecutableMemory
-from hvproto.processor.library_table import slot_of
+from hvproto.processor.control_block import CTL_ALL_HOOKS, CTL_HOOK_TAIL, CTL_HOOKS, CTL_HOOKS_MASK, CTL_UC
+from hvproto.processor.taken_places import CONTROL_OF_CPU, take
 
 _FREE = (1 << 64) - 1
 _LAST_PAGE = (1 << 52) - 1
@@ -26,15 +25,36 @@ _FIRST_SIZE = 1 << 8
 _SPREAD = 0x9E37_79B9
 _ENTRY_SHIFT = 4
 """An entry of the table: page number, and the head of its list."""
+_MOST = 8
+"""Hooks at one address, at most; where there are more, the engine looks for them."""
+
+
+def _look_up(control: str, otherwise: str) -> str:
+    """RAX: the head of the list of the page that the address in RAX is on; or to ``otherwise``. R10 is the table, and
+    ``control`` a register with the control block; R9 and R11 are lost."""
+    return f"""
+    shr rax, {PAGE_SHIFT}
+    imul r11d, eax, {_SPREAD}
+    shr r11d, 12
+page_search:
+    and r11, qword ptr [{control} + {CTL_HOOKS_MASK}]
+    mov r9, r11
+    shl r9, {_ENTRY_SHIFT}
+    cmp qword ptr [r10 + r9], rax
+    je page_found
+    cmp qword ptr [r10 + r9], -1
+    je {otherwise}
+    inc r11
+    jmp page_search
+page_found:
+    mov rax, qword ptr [r10 + r9 + 8]
+"""
+
 
 # In place of `gen_intermediate_code`: RDI is the CPUState, RSI the block, which begins with its linear address. It may
-# be left by a jump out of it, as when a fetch faults: so whoever comes next has `END_TRANSLATION`.
+# be left by a jump out of it, as when a fetch faults: so whoever comes next has `end_translation`.
 _TRANSLATE = f"""
-    mov r9, qword ptr [rdi + {at.CPU_TLB_FILL[0]}]
-    movabs r10, {MARK}
-    cmp qword ptr [r9 - 8], r10
-    jne plain
-    mov r9, qword ptr [r9 - 16]
+    {CONTROL_OF_CPU}
     mov r10, qword ptr [r9 + {CTL_HOOKS}]
     test r10, r10
     jz plain
@@ -49,30 +69,16 @@ _TRANSLATE = f"""
     jz plain
     mov qword ptr [r9 + {CTL_ALL_HOOKS}], rax
 kept:
-    mov rcx, qword ptr [rsi]
-    shr rcx, {PAGE_SHIFT}
-    imul r11d, ecx, {_SPREAD}
-    shr r11d, 12
-search:
-    and r11, qword ptr [r9 + {CTL_HOOKS_MASK}]
-    mov rax, r11
-    shl rax, {_ENTRY_SHIFT}
-    cmp qword ptr [r10 + rax], rcx
-    je found
-    cmp qword ptr [r10 + rax], -1
-    je none
-    inc r11
-    jmp search
-none:
-    xor eax, eax
-    jmp has_head
-found:
-    mov rax, qword ptr [r10 + rax + 8]
-has_head:
-    mov qword ptr [r8 + {at.UC_CODE_HOOKS}], rax
     push rbx
     mov rbx, r9
-    movabs rax, {{gen_intermediate_code}}
+    mov rax, qword ptr [rsi]
+    {_look_up("rbx", "none")}
+    jmp has_head
+none:
+    xor eax, eax
+has_head:
+    mov qword ptr [r8 + {at.UC_CODE_HOOKS}], rax
+    movabs rax, {{own}}
     call rax
     mov rax, qword ptr [rbx + {CTL_ALL_HOOKS}]
     mov rcx, qword ptr [rbx + {CTL_UC}]
@@ -81,13 +87,9 @@ has_head:
     pop rbx
     ret
 plain:
-    movabs rax, {{gen_intermediate_code}}
+    movabs rax, {{own}}
     jmp rax
 """
-
-
-_MOST = 8
-"""Hooks at one address, at most; where there are more, the engine looks for them."""
 
 
 def call_of_page(otherwise: str) -> str:
@@ -107,22 +109,8 @@ def call_of_page(otherwise: str) -> str:
     mov rax, qword ptr [rdx + {at.UC_CODE_HOOKS + 8}]
     cmp rax, qword ptr [r8 + {CTL_HOOK_TAIL}]
     jne not_by_page
-    mov r9, rcx
-    shr r9, {PAGE_SHIFT}
-    imul r11d, r9d, {_SPREAD}
-    shr r11d, 12
-page_search:
-    and r11, qword ptr [r8 + {CTL_HOOKS_MASK}]
-    mov rax, r11
-    shl rax, {_ENTRY_SHIFT}
-    cmp qword ptr [r10 + rax], r9
-    je page_found
-    cmp qword ptr [r10 + rax], -1
-    je not_by_page
-    inc r11
-    jmp page_search
-page_found:
-    mov rax, qword ptr [r10 + rax + 8]
+    mov rax, rcx
+    {_look_up("r8", "not_by_page")}
     xor ebx, ebx
 collect:
     test rax, rax
@@ -188,16 +176,7 @@ def end_translation(name: str) -> str:
 @cache
 def install() -> bool:
     """Take the entry's place, for the whole process and its life; False if that can't be done here."""
-    slot = slot_of("gen_intermediate_code_x86_64")
-    if slot is None:
-        return False
-    names = {"gen_intermediate_code": at.address_of("gen_intermediate_code_x86_64")}
-    _KEPT.append(ExecutableMemory())
-    ctypes.c_uint64.from_address(slot).value = _KEPT[0].add(_TRANSLATE, names)
-    return True
-
-
-_KEPT: list[ExecutableMemory] = []
+    return take({"gen_intermediate_code": _TRANSLATE}, {})
 
 
 class CodeHooks:

@@ -18,16 +18,13 @@ translator, so that blocks are the same with them and without.
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 from hvproto.processor import private_layout as at
-from hvproto.processor.control_block import CTL_COUNTING, CTL_INSTRUCTIONS, CTL_PREFIXES, MARK, NOT_REPEATING
-from hvproto.processor.executable_memory import ExecutableMemory
-from hvproto.processor.library_table import slot_of
+from hvproto.processor.control_block import CTL_COUNTING, CTL_ENV, CTL_INSTRUCTIONS, CTL_PREFIXES, NOT_REPEATING
+from hvproto.processor.taken_places import CONTROL_OF_TRANSLATOR, take
 
-_GENERATE = "tcg_gen_code_x86_64"
-_FUNCTIONS = ("tcg_gen_code", "tcg_op_insert_before", "tcg_temp_new_internal", "cpu_ldub_code")
+_FUNCTIONS = ("tcg_op_insert_before", "tcg_temp_new_internal", "cpu_ldub_code")
 _I32, _I64 = 0, 1
 """Types of temporaries."""
 _FIRST_INPUT = at.OPERATION_ARGUMENTS
@@ -68,17 +65,11 @@ _ENV = "r13"
 
 # In place of `tcg_gen_code`: RDI is the translator's context, RSI the block. R15D numbers its instructions.
 _COUNT_CODE = f"""
-    mov r9, qword ptr [rdi + {at.TRANSLATOR_UC}]
-    mov r9, qword ptr [r9 + {at.UC_CPU}]
-    mov rax, qword ptr [r9 + {at.CPU_TLB_FILL[0]}]
-    movabs r10, {MARK}
-    cmp qword ptr [rax - 8], r10
-    jne plain
-    mov r10, qword ptr [rax - 16]
-    cmp dword ptr [r10 + {CTL_COUNTING}], 0
+    {CONTROL_OF_TRANSLATOR}
+    cmp dword ptr [r9 + {CTL_COUNTING}], 0
     jne counted
 plain:
-    movabs rax, {{tcg_gen_code}}
+    movabs rax, {{own}}
     jmp rax
 
 counted:
@@ -91,8 +82,8 @@ counted:
     push r14
     push r15
     sub rsp, 72
-    mov qword ptr [rsp + 40], r10
-    mov rax, qword ptr [r9 + {at.CPU_ENV}]
+    mov qword ptr [rsp + 40], r9
+    mov rax, qword ptr [r9 + {CTL_ENV}]
     mov qword ptr [rsp + 48], rax
     mov rbx, rdi
     mov r12, rsi
@@ -238,12 +229,4 @@ def install() -> bool:
         names = {name: at.address_of(f"{name}_x86_64") for name in _FUNCTIONS}
     except AttributeError:
         return False
-    slot = slot_of(_GENERATE)
-    if slot is None:
-        return False
-    _KEPT.append(ExecutableMemory())
-    ctypes.c_uint64.from_address(slot).value = _KEPT[0].add(_COUNT_CODE, names)
-    return True
-
-
-_KEPT: list[ExecutableMemory] = []
+    return take({"tcg_gen_code": _COUNT_CODE}, names)

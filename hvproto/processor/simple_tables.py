@@ -183,7 +183,6 @@ class SimpleTables:
         self._memory[_GENERATION // 8], self._memory[_GUEST // 8] = 1, guest
         self._guest = ctypes.c_uint64.from_address(guest)
         self._followed = ctypes.c_uint64.from_buffer(self._memory, _FOLLOWED_COUNT)
-        self._stores = stores
         stores.block[KNOWN // 8] = ctypes.addressof(self._memory)
         self._hears: Callable[[], Callable[[int], None] | None] = lambda: None
 

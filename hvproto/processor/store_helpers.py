@@ -20,11 +20,11 @@ from functools import cache
 
 from hvproto.addresses import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hvproto.processor import private_layout as at
-from hvproto.processor.control_block import CTL_STORES, MARK
+from hvproto.processor.control_block import CTL_STORES
 from hvproto.processor.deferred_stores import AT_HELPER, NOTE, PROTECTED, RAM_SIZE
-from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.library_table import constant_of
 from hvproto.processor.simple_tables import FOLLOW
+from hvproto.processor.taken_places import CONTROL_OF_STATE, keep
 
 _TABLE = (
     "helper_ret_stb_mmu", "helper_le_stw_mmu", "helper_le_stl_mmu", "helper_le_stq_mmu", *[""] * 5,
@@ -37,12 +37,6 @@ _MMU_INDEX, _ALIGNMENT = 0xF, 0x700
 """In what the engine says of an access: which TLB, and whether it has to be aligned."""
 
 
-_IS_OURS = f"""
-    mov rax, qword ptr [rdi + {at.ENV_TLB_FILL}]
-    movabs r10, {MARK}
-    cmp qword ptr [rax - 8], r10
-    jne plain
-"""
 # The engine's own function, and then a look for a request to stop, for a store that may not have been done: so that
 # translated code needn't look (`block_beginnings`).
 _BY_THE_ENGINE = f"""
@@ -72,8 +66,7 @@ def _store(size: int) -> str:
     Translated code doesn't call it, but pushes the address and jumps. So a RET isn't foreseen: it would cost 7 ns.
     """
     return f"""
-    {_IS_OURS}
-    mov r9, qword ptr [rax - 16]
+    {CONTROL_OF_STATE}
     mov r9, qword ptr [r9 + {CTL_STORES}]
     test r9, r9
     jz by_the_engine
@@ -148,13 +141,12 @@ def install() -> bool:
     length = place + ctypes.sizeof(table) - first
     if list(table) != functions or not _set_rights(first, length, mmap.PROT_READ | mmap.PROT_WRITE):
         return False
-    _KEPT.append(ExecutableMemory())
     for number, function in enumerate(functions):
         if not function:
             continue
         size = 1 << (number & 3)
         value, stored = _REPLACED.get(size, ("", ""))
-        source = _store(size) if size in _REPLACED and number < 4 else _IS_OURS + _BY_THE_ENGINE
+        source = _store(size) if size in _REPLACED and number < 4 else CONTROL_OF_STATE + _BY_THE_ENGINE
         names: dict[str, int | str] = {
             "helper": function,
             "look_for_stop": look_for_stop,
@@ -164,13 +156,10 @@ def install() -> bool:
             "value": value,
             "stored": stored,
         }
-        table[number] = _KEPT[0].add(source, names)
+        table[number] = keep(source, names)
     _set_rights(first, length, mmap.PROT_READ)
     return True
 
 
 def _set_rights(first: int, length: int, rights: int) -> bool:
     return not ctypes.CDLL(None).mprotect(ctypes.c_void_p(first), ctypes.c_size_t(length), rights)
-
-
-_KEPT: list[ExecutableMemory] = []

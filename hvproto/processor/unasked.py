@@ -39,6 +39,9 @@ from hvproto.processor.settings import (
 )
 from hvproto.processor.state import SUMMARY_SHADOW
 
+PUSHF, POPF, IRET, CLI, STI = 0x9C, 0x9D, 0xCF, 0xFA, 0xFB
+"""The instructions of one byte that are answered."""
+
 REFUSED, NEXT, ELSEWHERE, PASSES = range(4)
 """What is answered: nothing is done; or all, and the guest goes on behind its instruction of one byte, or at EIP; or,
 of a planted trap, that the instruction is the processor's."""
@@ -54,8 +57,9 @@ TO_BE_TOLD = CHANGED | FOLLOWS | FOLLOWED
 
 ODD_FLAGS = EFLAGS_TF | EFLAGS_NT | EFLAGS_VM | EFLAGS_RF | EFLAGS_VIF | EFLAGS_VIP
 """Flags with which a transfer isn't the plain one."""
-_ARITHMETIC = 0x8D5
-POPPED = _ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
+ARITHMETIC = 0x8D5
+"""CF, PF, AF, ZF, SF, OF."""
+POPPED = ARITHMETIC | EFLAGS_TF | EFLAGS_DF | EFLAGS_NT | EFLAGS_AC | EFLAGS_ID
 """What POPF changes at any level, but for IF."""
 RETURNED = (POPPED | EFLAGS_IF | EFLAGS_IOPL) & ~ODD_FLAGS
 """What IRET at ring 0 takes from the stack."""

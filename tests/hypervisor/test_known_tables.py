@@ -80,7 +80,7 @@ def test_tables_that_are_known_give_what_a_translation_gives(seed: int, pae: boo
                 pass
 
 
-def test_only_what_has_changed_is_translated() -> None:
+def test_only_what_has_changed_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(0, pae=False)
     rig.views(rig.known)
     asked: list[int] = []
@@ -93,11 +93,8 @@ def test_only_what_has_changed_is_translated() -> None:
 
         return translated(self, kind, part, raw, counted)
 
-    KnownTables.translated = counting  # type: ignore[method-assign]
-    try:
-        rig.views(rig.known)
-        rig.memory.write(GPA(TABLES + 3 * PAGE_SIZE), (0x5067).to_bytes(4, "little"))
-        rig.views(rig.known)
-    finally:
-        KnownTables.translated = translated  # type: ignore[method-assign]
+    monkeypatch.setattr(KnownTables, "translated", counting)
+    rig.views(rig.known)
+    rig.memory.write(GPA(TABLES + 3 * PAGE_SIZE), (0x5067).to_bytes(4, "little"))
+    rig.views(rig.known)
     assert asked == [1]
