@@ -205,7 +205,7 @@ def run(
                 if story is not None:
                     status = _tell(story, session, host_image, limit)
                 else:
-                    status = _count(session, limit) if as_json else session.run(limit)
+                    status = _count(session, limit) if as_json else _run(session, limit)
             except HvprotoError as error:
                 if len(guest_images) == 1 or error not in hypervisor.failures.values():
                     raise
@@ -223,12 +223,20 @@ def _require_room(needs: Accommodation, ram_size: int) -> None:
         )
 
 
+def _run(session: Session, limit: int | None) -> int:
+    """Run to the end, of the guests' output, too: what they have printed just before a limit isn't lost."""
+    try:
+        return session.run(limit)
+    finally:
+        session.hypervisor.print_rest()
+
+
 def _count(session: Session, limit: int | None) -> int:
     """Run the session, and print what has come of it as JSON, however it ends."""
     result = RunResult(session)
     session.bus.subscribe(result.on_event)
     with printing(result.facts) as end:
-        status = session.run(limit)
+        status = _run(session, limit)
         end.update(status=status, reason=result.reason)
     return status
 
@@ -244,7 +252,7 @@ def _tell(story: Story, session: Session, host: Image, limit: int | None) -> int
         print_summary(story.console, story.counts, facts, status)
 
     try:
-        status = session.run(limit)
+        status = _run(session, limit)
     except HvprotoError as error:
         story.end()
         summarize(error.exit_status)

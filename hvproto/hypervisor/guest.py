@@ -16,12 +16,12 @@ from hvproto.events import EventBus
 from hvproto.hypervisor.coupling import Replacement
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.guest_pc import GuestPc
-from hvproto.hypervisor.host_functions import HostFunctions, Stream
+from hvproto.hypervisor.host_functions import FIFO, HostFunctions, Stream
 from hvproto.images.image import Image
 from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.boot import BootState, load_kernel
-from hvproto.machine.clock import Clock
+from hvproto.machine.clock import CYCLES_PER_SECOND, Clock
 from hvproto.machine.console_input import ByteSource, ConsoleInput, SerialSink
 from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machine
 from hvproto.machine.screen import Screen
@@ -29,9 +29,10 @@ from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Shutdown
 from hvproto.processor.settings import Setting
 
-TEXT_PATIENCE = 40 * ISA_ACCESS_CYCLES
-"""Cycles that a character may wait for company before it goes to the host alone: 33 microseconds, in which a loop
-puts up to forty of them out at a port."""
+TEXT_PATIENCE = CYCLES_PER_SECOND * FIFO * 10 // 115200
+"""Cycles that a character may wait for company before it goes to the host, unless its line or the transmitter is full
+or the guest waits itself: 1.4 ms, in which a 16550 sends as many as it holds. A kernel that makes each character a
+system call of its own, as small ones do, takes 0.1 ms for it."""
 
 
 class Leave(IntEnum):

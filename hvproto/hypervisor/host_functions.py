@@ -62,6 +62,13 @@ class HostFunctions:
         if byte == 0x0A or len(self._text) >= FIFO:
             self._close_text()
 
+    def take_text(self) -> bytes:
+        """What has been printed and isn't with the host yet; nothing of it is, any more."""
+        self._close_text()
+        text = b"".join(request.data for request in self._queue if isinstance(request, Write))
+        self._queue = [request for request in self._queue if not isinstance(request, Write)]
+        return text
+
     def read_block(self, lba: int, done: Callable[[bytes | None], None]) -> None:
         self._close_text()
         self._queue.append(ReadBlock(lba, done))

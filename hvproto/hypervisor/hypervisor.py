@@ -302,6 +302,13 @@ class Hypervisor:
         detail += ", failed" if failed else ""
         self.bus.emit(events.HostFunction(now, request.name, "end", detail, guest.number))
 
+    def print_rest(self) -> None:
+        """The run is over, and nobody will go on with it: what guests have printed that the host hasn't got yet."""
+        for number in sorted(self.guests):
+            text = self.guests[number].functions.take_text()
+            if text:
+                self.print_for(self.guests[number], text)
+
     def print_for(self, guest: Guest, data: bytes) -> None:
         """What a guest has printed has been printed."""
         guest.output += data

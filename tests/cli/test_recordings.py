@@ -91,7 +91,7 @@ def test_ctrl_c_leaves_what_was_done_so_far(tmp_path: Path) -> None:
         process.kill()
     assert (process.returncode, stderr) == (130, b"hvproto: interrupted\n")
     kinds, written = numbers(report), told(events)
-    assert kinds["Decoupled"] > 10 and sum(written.values()) - sum(kinds.values()) in (0, 1)
+    assert kinds["Decoupled"] >= 2 and sum(written.values()) - sum(kinds.values()) in (0, 1)
     lanes = {line["tid"] for line in json.loads(trace.read_text()) if line["ph"] == "X"}
     assert lanes == {0, 1, 2}
 
