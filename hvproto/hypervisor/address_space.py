@@ -38,6 +38,7 @@ from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.hypervisor.write_watch import WriteWatches
 from hvproto.processor.engine import UnmappedAccess
 from hvproto.processor.exceptions import Raised
+from hvproto.processor.hidden_faults import SLOT_SHIFT as HIDDEN_SLOT_SHIFT
 from hvproto.processor.paging import NX, Access, P, PagingMode, W
 from hvproto.processor.processor import Processor
 from hvproto.processor.settings import CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, Setting
@@ -76,6 +77,7 @@ class AddressSpace:
         self.region = Region(ram, [self.pool.allocate() for _ in range(FULL.pages)])
         self.monitor = Monitor(processor, memory)
         self.writes = WriteWatches(self.monitor, memory)
+        self.writes.on_watch = self._forget_last_tables
         self.monitor.one_by_one = lambda: bus.wants(events.PageTableWrite) or bus.wants(events.NoConflict)
         self.monitor.is_urgent = self._is_urgent
         self.tables = GuestTables(ram, self.pool, memory, self.monitor)
@@ -96,7 +98,7 @@ class AddressSpace:
         self.deferred_count = processor.engine.deferred.count
         """A cell: how many stores wait in the processor."""
         self.decoder = Decoder()
-        self.code = CodeWatch(processor, self.decoder)
+        self.code = CodeWatch(processor, self.decoder, memory)
         self._code_at: dict[GVA, GPA | None] = {}
         """What has been executed at a linear address, if it was always the same: a kernel's code, in all spaces."""
         self.marked_code: list[TableStore] = []
@@ -109,6 +111,7 @@ class AddressSpace:
         self._preferred: GVA | None = None
         self.mirror: Mirror
         self._outline = Outline(bus)
+        self._hidden, self._ram_address = processor.engine.hidden_faults, processor.engine.ram_address
 
     def start(self) -> None:
         """The guest's kernel is in memory: find a place for the region, and mirror what there is."""
@@ -133,6 +136,7 @@ class AddressSpace:
     def enter(self) -> None:
         """The guest gets the processor."""
         self._is_present = True
+        self._tell_mirror()
         self.monitor.attach()
         self.deferral.enter()
         self.quick_stores.enter()
@@ -143,6 +147,8 @@ class AddressSpace:
         self.monitor.pull()
         self._processor.engine.deferred.unmute()  # what is muted is noted, and pages may be others' by the next drain
         self._is_present = False
+        if self._hidden is not None:
+            self._hidden.set_present(None)
 
     def close(self) -> None:
         """Leave nothing behind in the processor: no traps, no watched pages. The frames are the owner's again."""
@@ -285,6 +291,7 @@ class AddressSpace:
         if mode != self.mirror.mode:
             self.mirror.clear_region(self.region.base, self.region.pages)
             self.mirror = self.tables.mirror_for(mode)
+            self._tell_mirror()
             conflict = self._conflict_with_all()
             if conflict is None:
                 self._map_region()
@@ -296,6 +303,25 @@ class AddressSpace:
 
     def _conflict_with_all(self) -> GVA | None:
         return first_conflict(self.mirror, self.region.base, self.region.size, self.region.base, self.region.size)
+
+    def _tell_mirror(self) -> None:
+        """Machine code deals with hidden faults by what is said of the mirror that is loaded."""
+        if self._hidden is not None:
+            self._hidden.set_present(self.mirror.version)
+
+    def _forget_last_tables(self) -> None:
+        """Somebody is to hear of A and D bits set in more pages."""
+        for mirror in self.tables.mirrors:
+            mirror.forget_last_tables()
+
+    def say_hidden(self, linear: int) -> None:
+        """Have machine code deal with hidden faults as the one at this linear address was, where it can."""
+        hidden = self._hidden
+        if hidden is None or hidden.knows(linear >> HIDDEN_SLOT_SHIFT, self.mirror.version.number):
+            return
+        found = self.mirror.hidden_slot(linear, self._ram_address)
+        if found is not None and not self.writes.of_page and GPA(found[0] & ~PAGE_MASK) not in self.code.pages:
+            hidden.say(found[1])
 
     def show(self, page: GVA) -> None:
         """The guest may access a page that its mirror hides from it. If the region is there - nothing was, until a
@@ -571,4 +597,5 @@ class AddressSpace:
         kernel = self._cpu.in_kernel
         if self.code.look_at(linear, gpa, content, kernel=kernel):
             self.monitor.watch(gpa)
+            self._forget_last_tables()
         self.mirror.allow_fetches(linear, gpa, kernel=kernel)

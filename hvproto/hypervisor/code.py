@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hvproto.addresses import GPA, GVA, PAGE_MASK, PAGE_SIZE
+from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.sensitive import (
     KNOWN_PAGES,
     LONGEST_INSTRUCTION,
@@ -30,9 +31,10 @@ class CodeWatch:
     to be looked at again.
     """
 
-    def __init__(self, processor: Processor, decoder: Decoder) -> None:
+    def __init__(self, processor: Processor, decoder: Decoder, memory: GuestMemory) -> None:
         self._processor = processor
         self._decoder = decoder
+        self._memory = memory
         self._ports = not processor.engine.traps_port_io
         self._kinds: dict[bool, tuple[CodeKind, ...]] = {True: (), False: ()}
         self._seen: dict[Place, bytes] = {}
@@ -43,6 +45,8 @@ class CodeWatch:
         """What is being watched, and its `places`."""
         self._stale: set[GPA] = set()
         """Pages that have changed since they were last executed; the engine may have translated what they were."""
+        self._executed: dict[GVA, set[GPA]] = {}
+        """By linear page: what has been executed there, in either view."""
 
     def knows(self, kind: CodeKind, *, kernel: bool) -> bool:
         """Whether pages of this view are looked at for this kind of code; if not, they are from now on."""
@@ -64,13 +68,23 @@ class CodeWatch:
         if changed:
             self._seen[place] = content
             self._replant(place, 0, PAGE_SIZE, lambda kind: self._offsets_of_page(content, kind))
+        pages = self._executed.setdefault(linear, set())
+        pages.add(gpa)
         if changed or gpa in self._stale:
             self._stale.discard(gpa)
-            self._processor.engine.flush_code()
+            for page in sorted(pages) if changed else (gpa,):
+                self._forget_translations(page)
         places = self.pages.setdefault(gpa, set())
         is_new = not places
         places.add(place)
         return is_new
+
+    def _forget_translations(self, gpa: GPA) -> None:
+        """... of a page's code, made while there were other traps, or of what it was. To forget all would have a kernel
+        translated anew whenever it starts a program: a tenth of a small system's time."""
+        frame = self._memory.to_host(gpa)
+        if frame is not None:
+            self._processor.engine.forget_code_in(frame)
 
     def look_again(self, linear: GVA, content: bytes, first: int, end: int, *, kernel: bool) -> None:
         """A watched page was stored to, in the offsets [first, end)."""

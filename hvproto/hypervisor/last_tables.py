@@ -7,10 +7,14 @@ anew. With that, one entry is looked at, marked and shown: 4 Y.
 
 from __future__ import annotations
 
+import ctypes
+
 from hvproto.addresses import GPA
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.levels import Level
 from hvproto.hypervisor.view import ADDRESS, MIRRORED, SLOT_PAGES, View
+from hvproto.processor.hidden_faults import SLOT_SHIFT as HIDDEN_SLOT_SHIFT
+from hvproto.processor.hidden_faults import HiddenSlot
 from hvproto.processor.paging import NX, A, D, P, U, W
 
 _SHOWN = NX | U | MIRRORED | P | A
@@ -18,19 +22,21 @@ _INDEX = SLOT_PAGES - 1
 
 
 class LastTable:
-    """The part of it that one slot of the views shows, where no page is the region's or may be fetched from."""
+    """The part of it that one slot of the views shows, where no page is the region's."""
 
     __slots__ = (
-        "_above", "_entries", "_first", "_frame_mask", "_gpa", "_kernel", "_kernel_row", "_memory", "_reserved",
-        "_size", "_user", "_user_row", "_words", "_write_protect",
+        "_above", "_bits", "_entries", "_executed", "_first", "_frame_mask", "_gpa", "_kernel", "_kernel_row",
+        "_memory", "_reserved", "_size", "_user", "_user_row", "_words", "_write_protect",
     )  # fmt: skip
 
     def __init__(
         self, ram: memoryview, memory: GuestMemory, leaf: Level, frame_mask: int, size: int, gpa: int, above: int,
-        kernel: View, user: View, slot: int, *, write_protect: bool,
+        kernel: View, user: View, slot: int, executed: frozenset[int], *, write_protect: bool,
     ) -> None:  # fmt: skip
         """``gpa`` is where the guest's entry for the slot's first page is, ``above`` has W and U combined of what leads
-        to it; A is set in all of that."""
+        to it; A is set in all of that. ``executed``: the numbers of pages that may be fetched from."""
+        self._executed = executed
+        self._bits = _as_bits(executed) if executed else None
         self._words, self._entries = ram.cast("Q"), ram.cast("Q" if size == 8 else "I")
         self._memory, self._reserved, self._frame_mask, self._size = memory, leaf.reserved, frame_mask, size
         self._gpa, self._first = gpa, (memory.to_host(gpa) or 0) // size
@@ -38,8 +44,20 @@ class LastTable:
         self._kernel, self._user = kernel, user
         self._kernel_row, self._user_row = kernel.row_of(slot), user.row_of(slot)
 
+    def as_data(self, linear: int, version: int, ram_address: int) -> tuple[GPA, HiddenSlot]:
+        """What machine code needs for a page of this slot, and the GPA of the guest's entries."""
+        user = ram_address + 8 * self._user_row if self._user_row else 0
+        return GPA(self._gpa), HiddenSlot(
+            linear >> HIDDEN_SLOT_SHIFT, version, self._size, ram_address + self._first * self._size,
+            ram_address + 8 * self._kernel_row, user, _SHOWN,
+            0 if self._bits is None else ctypes.addressof(self._bits), self._above, self._reserved, self._frame_mask,
+            0 if self._write_protect else W | D, *self._memory.low_frames,
+        )  # fmt: skip
+
     def touch(self, page: int, write: bool, user: bool) -> bool:
         """As `Mirror.touch`; False, and nothing done, also where it isn't so simple."""
+        if page in self._executed:
+            return False
         index, memory, words = page & _INDEX, self._memory, self._words
         entry = self._entries[self._first + index]
         rights = self._above & entry
@@ -74,3 +92,10 @@ class LastTable:
                 self._user.changes += 1
             words[at] = by_user
         return True
+
+
+def _as_bits(pages: frozenset[int]) -> ctypes.Array[ctypes.c_uint64]:
+    bits = (ctypes.c_uint64 * (SLOT_PAGES // 64))()
+    for page in pages:
+        bits[(page & _INDEX) >> 6] |= 1 << (page & 63)
+    return bits

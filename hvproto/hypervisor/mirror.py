@@ -39,6 +39,7 @@ from hvproto.hypervisor.view import (
     canonical,
     page_number,
 )
+from hvproto.processor.hidden_faults import HiddenSlot, Version
 from hvproto.processor.paging import NX, PS, A, D, P, PagingMode, U, W, large_frame
 from hvproto.processor.simple_tables import SimpleTable
 
@@ -96,6 +97,8 @@ class Mirror:
         self._ram = ram
         self._last_tables: dict[int, LastTable] = {}
         """By slot, where `touch` came by, until what it found there may be otherwise."""
+        self.version = Version()
+        """Changes whenever one of those is forgotten."""
         self._region = range(0)
         """The numbers of the region's pages, while it is mapped."""
         self._region_entries: Entries64 = np.empty(0, np.uint64)
@@ -112,7 +115,8 @@ class Mirror:
         Its entry is as it was until the page is synced.
         """
         page = page_number(linear)
-        self._last_tables.pop(page >> SLOT_SHIFT, None)
+        if self._last_tables.pop(page >> SLOT_SHIFT, None) is not None:
+            self.version.change()
         self._executable[kernel].setdefault(page >> SLOT_SHIFT, {})[page] = gpa
 
     def forbid_fetches(self, linear: int, *, except_from: GPA) -> bool:
@@ -338,15 +342,30 @@ class Mirror:
     def _keep_last(self, slot: int, linear: int, table: int, above: int) -> None:
         """Note a last-level table that has been come by."""
         leaf = self._leaf
-        if leaf is None or slot in self._executable[True] or slot in self._executable[False]:
+        if leaf is None or slot in self._last_tables:  # machine code may be using that one
             return
         if self._region and self._region[0] >> SLOT_SHIFT <= slot <= self._region[-1] >> SLOT_SHIFT:
             return
         gpa = table + (linear >> leaf.shift & leaf.count - SLOT_PAGES) * self._entry_size
+        executed = frozenset().union(*(pages.get(slot, ()) for pages in self._executable.values()))
         self._last_tables[slot] = LastTable(
             self._ram, self.memory, leaf, self._frame_mask, self._entry_size, gpa, above, self.kernel, self.user, slot,
-            write_protect=bool(self.mode.write_protect),
+            executed, write_protect=bool(self.mode.write_protect),
         )  # fmt: skip
+
+    def forget_last_tables(self) -> None:
+        """What `touch` came by is looked for anew."""
+        if self._last_tables:
+            self._last_tables.clear()
+            self.version.change()
+
+    def hidden_slot(self, linear: int, ram_address: int) -> tuple[GPA, HiddenSlot] | None:
+        """What `touch` knows of the slot that a page is in, as data, and where the guest's table is; None if nothing.
+
+        RAM begins at ``ram_address`` in our own memory.
+        """
+        last = self._last_tables.get(page_number(linear) >> SLOT_SHIFT)
+        return None if last is None else last.as_data(linear, self.version.number, ram_address)
 
     def sync_page(self, linear: int) -> None:
         """Mirror one page anew, unless the region lies there."""
@@ -367,7 +386,7 @@ class Mirror:
         if size == PAGE_SIZE:
             self.sync_page(linear)
             return
-        self._last_tables.clear()
+        self.forget_last_tables()
         first = page_number(linear)
         end = min(first + (size >> PAGE_SHIFT), PAGES)
         if end - first <= FEW_PAGES:
@@ -478,7 +497,7 @@ class Mirror:
 
         Those are read-only unless ``writable_code``; the others can be written to.
         """
-        self._last_tables.clear()
+        self.forget_last_tables()
         made_of = frames, code_pages, writable_code
         if made_of != self._region_made_of:
             row = np.array(frames, np.uint64)
@@ -492,7 +511,7 @@ class Mirror:
 
     def clear_region(self, linear: int, pages: int) -> None:
         """Take the region, of so many pages, out; what the guest maps there appears."""
-        self._last_tables.clear()
+        self.forget_last_tables()
         first = page_number(linear)
         if self._region == range(first, first + pages):
             self._region = range(0)
@@ -510,7 +529,7 @@ class Mirror:
     def release(self) -> None:
         """Give all tables back; from now on nothing is mirrored here."""
         self.released = True
-        self._last_tables.clear()
+        self.forget_last_tables()
         self.kernel.release()
         self.user.release()
 

@@ -193,6 +193,7 @@ class QuickExits:
         ):
             self._count += 1
             self._cpu.all_eflags &= ~EFLAGS_RF
+            space.say_hidden(self._look.cr2.value & self._addresses)
             if self._transfers.changes != space.mirror.kernel.changes:
                 self._decide()
             return ELSEWHERE

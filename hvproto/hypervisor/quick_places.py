@@ -34,8 +34,10 @@ class LastPage:
         """As `AddressSpace.place`, but -1 for None."""
         if linear >> PAGE_SHIFT != self.page or view is not self._view or view.changes != self._changes:
             return self._find(linear, size, view, write)
+        if write and not self._is_writable:
+            return self._find(linear, size, view, write)  # it may be by now
         offset = linear & PAGE_MASK
-        if offset + size > PAGE_SIZE or (write and (not self._is_writable or self._protected[self._frame])):
+        if offset + size > PAGE_SIZE or (write and self._protected[self._frame]):
             return -1
         return self._base + offset
 

@@ -190,7 +190,7 @@ class QuickTransfers:
         if view.changes != self.changes:
             self.forget()
             self.changes = view.changes
-        if stack.page != known.stack_page and stack.is_of(view):
+        if stack.is_of(view) and (stack.page, stack.protection) != known.stack:
             known.set_stack(stack.page, self._ram_address + stack.base, stack.protection)
 
     # -- out ---------------------------------------------------------------------------------

@@ -75,7 +75,8 @@ class View:
         self._wraps = wraps
         self.root = pool.allocate()
         self.changes = 0
-        """Goes up with every change to an entry that was present: what was read of such entries before may be wrong."""
+        """Goes up with every change to an entry that was present: what was read of such entries before may be wrong.
+        Only a page that comes to be open for stores doesn't always count (`hidden_faults`)."""
         self._tables: dict[int, HPA] = {}
         """By slot number (linear bits 21 to 47)."""
         self._levels: tuple[dict[int, _Upper], ...] = ({}, {}, {0: _Upper(self.root)})

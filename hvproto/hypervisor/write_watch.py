@@ -57,6 +57,8 @@ class WriteWatches:
         self._monitor, self._memory = monitor, memory
         self.of_page: dict[GPA, tuple[WriteWatch, ...]] = {}
         self._marked: list[GPA] = []
+        self.on_watch: Callable[[], None] = lambda: None
+        """Called when more pages are watched."""
 
     def new(self, pages: Iterable[int], listener: Listener) -> WriteWatch:
         watch = WriteWatch(self, listener)
@@ -71,6 +73,7 @@ class WriteWatches:
         for page in pages:
             self.of_page[page] = (*self.of_page.get(page, ()), watch)
         self._monitor.watch_all(pages)
+        self.on_watch()
 
     def unwatch(self, watch: WriteWatch, page: GPA) -> None:
         """To be called by a WriteWatch."""

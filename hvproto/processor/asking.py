@@ -20,6 +20,7 @@ from hvproto.processor.control_block import (
     CTL_ENV,
     CTL_ERROR,
     CTL_FLAGS,
+    CTL_GUEST,
     CTL_INSTRUCTIONS,
     CTL_NOT_CANONICAL,
     CTL_NOW,
@@ -28,19 +29,24 @@ from hvproto.processor.control_block import (
     NOT_REPEATING,
 )
 from hvproto.processor.fast_delivery import RESTORE, SAVE, compute_eflags
+from hvproto.processor.hidden_faults import show_hidden
 from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import EFLAGS_TF
 from hvproto.processor.state import SEGMENT_CACHE, SUMMARY_CPL, SUMMARY_SHADOW
+from hvproto.processor.taken_places import CONTROL_OF_STATE
+from hvproto.processor.trap_table import FROM_BLOCK
 from hvproto.processor.unasked import (
     ARITHMETIC,
     CLI,
+    DECIDES,
     IRET,
     NEXT,
     PASSES,
     POPF,
     PUSHF,
     STI,
-    flags_and_calls,
+    calls,
+    flags,
     pop_flags,
     push_flags,
     return_,
@@ -69,19 +75,27 @@ def _check_ring_3(otherwise: str) -> str:
 """
 
 
-def ask(name: str) -> str:
+def _check_asks(otherwise: str) -> str:
+    """To there unless somebody is to be asked about an exception now. RBX is the control block, R12 env."""
+    return f"""
+    cmp qword ptr [rbx + {CTL_ASK}], 0
+    je {otherwise}
+    {_check_ring_3(otherwise)}
+    mov rcx, qword ptr [rbx + {CTL_NOW}]
+    cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
+    jae {otherwise}
+"""
+
+
+def ask(name: str, *, page_fault: bool = False) -> str:
     """Ask about an exception or INT n that is about to be delivered; return from the hook if Python has done all.
 
     Else it has done nothing. Where the run is to end at the next block, nobody is asked: the handler would be that
-    block. RBX is the control block, R12 env; R13 to R15 are free. ``name`` makes the labels' names.
+    block. RBX is the control block, R12 env; R13 to R15 are free. ``name`` makes the labels' names. ``page_fault``: it
+    is about nothing else.
     """
     return f"""
-    cmp qword ptr [rbx + {CTL_ASK}], 0
-    je {name}_unasked
-    {_check_ring_3(f"{name}_unasked")}
-    mov rcx, qword ptr [rbx + {CTL_NOW}]
-    cmp rcx, qword ptr [rbx + {CTL_DEADLINE}]
-    jae {name}_unasked
+    {_check_asks(f"{name}_unasked")}
     mov r14d, dword ptr [rbx + {CTL_VECTOR}]
     mov r13, qword ptr [rbx + {CTL_ASK_CYCLES}]
     cmp dword ptr [r12 + {at.ENV_IS_SOFTWARE}], 0
@@ -113,16 +127,7 @@ def ask(name: str) -> str:
     imul r15, rax
     add qword ptr [rbx + {CTL_NOW}], r13
     add qword ptr [rbx + {CTL_INSTRUCTIONS}], r15
-    {
-        flags_and_calls(
-            name,
-            software=SOFTWARE,
-            close=NOT_ALLOWED | CLI,
-            open_=NOT_ALLOWED | STI,
-            otherwise=f"{name}_asks",
-            done=f"{name}_done",
-        )
-    }
+    {_decide(name) if not page_fault else show_hidden(f"{name}_asks", f"{name}_done")}
 {name}_asks:
     mov edi, r14d
     mov esi, dword ptr [rbx + {CTL_ERROR}]
@@ -143,6 +148,17 @@ def ask(name: str) -> str:
     sub qword ptr [rbx + {CTL_INSTRUCTIONS}], r15
     mov esi, dword ptr [rbx + {CTL_VECTOR}]
 {name}_unasked:
+"""
+
+
+def _decide(name: str) -> str:
+    """What machine code decides about INT n and #GP."""
+    return f"""
+    test r14d, {SOFTWARE}
+    jnz {name}_calls
+    {flags(name, NOT_ALLOWED | CLI, NOT_ALLOWED | STI, f"{name}_asks", f"{name}_done")}
+{name}_calls:
+    {calls(f"{name}_asks", f"{name}_done")}
 """
 
 
@@ -172,15 +188,30 @@ def _tell_data_selectors() -> str:
     return "\n".join(lines) + f"\nmov qword ptr [rbx + {CTL_DATA_SELECTORS}], rax\n"
 
 
-# A hook on an instruction at which a trap is planted: what Python has done, the engine goes on behind, by the way that
-# exceptions take. Through the binding's hook and a write of EIP, it takes 8 us; so, 1. EIP is elsewhere where another
-# hook on the same instruction has done it.
+def _enter_next_block() -> str:
+    """Go on where EIP is, from machine code that a block has called and whose stack is as behind `SAVE`. RDI is env.
+
+    As an indirect jump is translated: the block there is looked for, and jumped to. If it isn't translated yet, what is
+    found is the engine's own way out of translated code. The way that exceptions take is 80 ns longer.
+    """
+    return f"""
+    {RESTORE}
+    add rsp, 8
+    movabs rax, {{lookup_block}}
+    call rax
+    jmp rax
+"""
+
+
+# A hook on an instruction at which a trap is planted: what is done, the engine goes on behind, in the next block, or by
+# the way that exceptions take. Through the binding's hook and a write of EIP, it takes 8 us; so, 1, where Python is
+# asked. EIP is elsewhere where another hook on the same instruction has done it.
 ASK_TRAP = f"""
     {SAVE}
     push rdi
     push rsi
     push rdx
-    sub rsp, 8
+    push rcx
     movabs rbx, {{control}}
     cmp qword ptr [rbx + {CTL_ASK_TRAP}], 0
     je otherwise
@@ -232,6 +263,12 @@ answered:
     mov dword ptr [r12 + {at.ENV_DF}], eax
     mov eax, r13d
     {_go_on("trap")}
+    cmp dword ptr [rsp], {FROM_BLOCK}
+    jne leaves
+    mov rdi, r12
+    add rsp, 32
+    {_enter_next_block()}
+leaves:
     mov rdi, qword ptr [rbx + {CTL_CPU}]
     movabs rax, {{leave_block}}
     call rax
@@ -250,5 +287,49 @@ otherwise:
     {RESTORE}
     xor ecx, ecx
     movabs rax, {{trap_callback}}
+    jmp rax
+"""
+
+# In place of the engine's `helper_raise_exception`, which translated code calls for an exception that was foreseen when
+# it was translated: EDI is env, ESI the vector. CLI and STI of a guest that machine code decides about are done at
+# once; with all else, nothing is, and the engine raises it. EIP and what the arithmetic flags are made of are up to
+# date.
+RAISE = f"""
+    cmp esi, {_PROTECTION}
+    jne plain
+    {CONTROL_OF_STATE}
+    bt qword ptr [r9 + {CTL_GUEST}], {DECIDES.bit_length() - 1}
+    jnc plain
+    {SAVE}
+    push rdi
+    push rsi
+    mov rbx, r9
+    mov r12, rdi
+    {_check_asks("otherwise")}
+    mov eax, dword ptr [rbx + {CTL_NOT_CANONICAL}]
+    or rax, qword ptr [r12 + {at.ENV_CS_BASE}]
+    jnz otherwise
+    mov rsi, qword ptr [r12 + {at.ENV_EIP}]
+    movabs rax, {{load_code_byte}}
+    call rax
+    movzx r14d, al
+    {flags("raised", CLI, STI, "otherwise", "done")}
+done:
+    mov rax, qword ptr [rbx + {CTL_ASK_CYCLES + 8}]
+    add qword ptr [rbx + {CTL_NOW}], rax
+    mov ecx, dword ptr [rbx + {CTL_COUNTING}]
+    imul rcx, qword ptr [rbx + {CTL_ASK_INSTRUCTIONS + 8}]
+    add qword ptr [rbx + {CTL_INSTRUCTIONS}], rcx
+    mov qword ptr [r12 + {at.ENV_REPEATING}], {NOT_REPEATING}
+    inc qword ptr [r12 + {at.ENV_EIP}]
+    mov rdi, r12
+    add rsp, 16
+    {_enter_next_block()}
+otherwise:
+    pop rsi
+    pop rdi
+    {RESTORE}
+plain:
+    movabs rax, {{helper_raise_exception}}
     jmp rax
 """

@@ -17,6 +17,7 @@ from functools import cache
 
 from hvproto.processor import private_layout as at
 from hvproto.processor import store_helpers
+from hvproto.processor.asking import RAISE
 from hvproto.processor.control_block import (
     CTL_BLOCK_HOOK,
     CTL_BLOCK_SIZE,
@@ -33,7 +34,7 @@ from hvproto.processor.trap_table import TRACE
 _FUNCTIONS = (
     "tcg_const_i32", "tcg_const_i64", "tcg_temp_new_internal", "tcg_temp_free_internal", "tcg_gen_op1", "tcg_gen_op2",
     "tcg_gen_op3", "tcg_gen_brcond_i64", "tcg_gen_callN", "gen_new_label", "helper_check_exit_request",
-    "helper_iret_protected", "helper_iret_real",
+    "helper_iret_protected", "helper_iret_real", "helper_raise_exception",
 )  # fmt: skip
 _LOADS, _STORES = ([f"tcg_gen_qemu_{what}_{size}" for size in ("i32", "i64")] for what in ("ld", "st"))
 
@@ -85,6 +86,28 @@ def _free(*temporaries: str) -> str:
     )
 
 
+def _call_instead(name: str, function: str, place: int, ours: str) -> str:
+    """Translate a call as the engine does, and have translated code call machine code of ours in its place."""
+    return f"""
+{name}:
+    push rbx
+    mov rbx, rdi
+    movabs rax, {{tcg_gen_callN}}
+    call rax
+    mov rax, qword ptr [rbx + {at.TRANSLATOR_LAST_OPERATION}]
+    mov rax, qword ptr [rax + {at.OPERATION_LINK}]
+    mov rax, qword ptr [rax]
+    movabs rcx, {{{function}}}
+    cmp rcx, qword ptr [rax + {place}]
+    jne {name}_translated
+    movabs rcx, {{{ours}}}
+    mov qword ptr [rax + {place}], rcx
+{name}_translated:
+    pop rbx
+    ret
+"""
+
+
 # In place of `tcg_gen_callN`: RDI is the translator's context, RSI the function that the translated code is to call, R8
 # its arguments. An IRET may set RF, which only BLOCK sees to: the limit is set to "at once" behind it. The translator
 # ends a block after so many operations: each call counts as one, as before, so that blocks are the same.
@@ -98,6 +121,9 @@ _CALL = f"""
     movabs rax, {{helper_uc_tracecode}}
     cmp rsi, rax
     je hook
+    movabs rax, {{helper_raise_exception}}
+    cmp rsi, rax
+    je raises
     movabs rax, {{helper_iret_protected}}
     cmp rsi, rax
     je return
@@ -115,23 +141,8 @@ look_for_stop:
     inc dword ptr [rdi + {at.TRANSLATOR_OPERATIONS}]
     ret
 
-hook:
-    push rbx
-    mov rbx, rdi
-    movabs rax, {{tcg_gen_callN}}
-    call rax
-    mov rax, qword ptr [rbx + {at.TRANSLATOR_LAST_OPERATION}]
-    mov rax, qword ptr [rax + {at.OPERATION_LINK}]
-    mov rax, qword ptr [rax]
-    movabs rcx, {{helper_uc_tracecode}}
-    cmp rcx, qword ptr [rax + {at.CALLED_WITH_4}]
-    jne hooked
-    movabs rcx, {{trace}}
-    mov qword ptr [rax + {at.CALLED_WITH_4}], rcx
-hooked:
-    pop rbx
-    ret
-
+{_call_instead("hook", "helper_uc_tracecode", at.CALLED_WITH_4, "trace")}
+{_call_instead("raises", "helper_raise_exception", at.CALLED_WITH_2, "raise")}
 return:
     push rbx
     push rbp
@@ -272,8 +283,11 @@ def install() -> bool:
     accesses = _LOADS + (_STORES if store_helpers.install() else [])
     try:
         names = {name: at.address_of(f"{name}_x86_64") for name in _FUNCTIONS}
+        names["load_code_byte"] = at.address_of("cpu_ldub_code_x86_64")
+        names["lookup_block"] = at.address_of("helper_lookup_tb_ptr_x86_64")
     except AttributeError:
         return False
     names["helper_uc_tracecode"] = at.address_of("helper_uc_tracecode")
     names["trace"] = keep(TRACE, names)
+    names["raise"] = keep(RAISE, names)
     return take({"tcg_gen_callN": _CALL, "check_exit_request": _LOOK} | dict.fromkeys(accesses, _ACCESS), names)

@@ -232,7 +232,7 @@ two_bytes:
     bt dword ptr [rbx + {CTL_UPDATES_0F}], eax
     jc leave
 explained:
-    {ask("fault_refused")}
+    {ask("fault_refused", page_fault=True)}
     jmp fault
 
 software:

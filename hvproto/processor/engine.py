@@ -47,6 +47,7 @@ from hvproto.processor.settings import (
 from hvproto.processor.state import StateView
 
 if TYPE_CHECKING:
+    from hvproto.processor.hidden_faults import HiddenFaults
     from hvproto.processor.settings_in_bulk import SettingsInBulk
     from hvproto.processor.simple_tables import SimpleTables
 
@@ -145,6 +146,7 @@ class Engine(ABC):
     bulk: SettingsInBulk | None = None
     """How it saves and loads all settings at once, if it can."""
     simple_tables: SimpleTables | None = None
+    hidden_faults: HiddenFaults | None = None
     """Who follows stores with nobody asked, if it can."""
     breath: int
     """How many cycles may pass before Python must get a chance to see a signal: some tenths of a second."""
@@ -433,6 +435,10 @@ class Engine(ABC):
     def forget_code(self, linear: int, size: int) -> None:
         """Forget the translations of code in a *mapped* linear range, after its bytes were changed from outside."""
         self.uc.ctl_remove_cache(linear, linear + size)
+
+    def forget_code_in(self, physical: int) -> None:
+        """Forget the translations of code that lies in a page of RAM, whole or in part, wherever it is mapped."""
+        self.flush_code()
 
     def protect(self, physical: int, size: int, *, on: bool) -> None:
         """Trap (or stop trapping) stores to whole pages of physical memory.

@@ -95,5 +95,6 @@ class KnownTransfers:
             self._table[OPEN // 8] = (selectors << 16 | selector) & (1 << 64) - 1
 
     @property
-    def stack_page(self) -> int:
-        return self._table[PAGE // 8]
+    def stack(self) -> tuple[int, int]:
+        """The page that `set_stack` was about, and ``protected``."""
+        return self._table[PAGE // 8], self._table[PAGE_PROTECTED // 8]

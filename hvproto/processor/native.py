@@ -42,6 +42,7 @@ from hvproto.processor.engine import (
 )
 from hvproto.processor.executable_memory import ExecutableMemory
 from hvproto.processor.from_outside_thunk import FROM_OUTSIDE
+from hvproto.processor.hidden_faults import HiddenFaults
 from hvproto.processor.opcodes import PREFIXES, UPDATES, UPDATES_0F
 from hvproto.processor.page_walk_thunk import PAGE_WALK
 from hvproto.processor.paging import A
@@ -63,6 +64,7 @@ _ENTER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint64)
 """With the interpreter's lock held: to let go of it costs a quarter of a run, and nobody else is there to take it."""
 _ON_CPU = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)
 _ON_PAGE = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
+_ON_RANGE = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 HALTED = 0x10000
 _NOWHERE = _MASK = (1 << 64) - 1
 _LATEST, AT_ONCE = (1 << 63) - 1, -1
@@ -93,6 +95,7 @@ class NativeEngine(Engine):
         self.bulk = SettingsInBulk(self._cpu, self.state_address, ctypes.addressof(self._buffer))
         self._flush_tlb = _ON_CPU(at.address_of("tlb_flush_x86_64"))
         self._flush_page = partial(_ON_PAGE(at.address_of("tlb_flush_page_x86_64")), self._cpu)
+        self._forget_range = _ON_RANGE(at.address_of("tb_invalidate_phys_page_range_x86_64"))
         self._find_registers()
         self._make_control()
         self._quick: list[tuple[int, int, Any]] = []
@@ -158,6 +161,8 @@ class NativeEngine(Engine):
         self.fast_count = ctypes.c_uint64.from_address(control + block.CTL_FAST_COUNT)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
         self._stores = ctypes.c_uint64.from_address(control + block.CTL_STORES)
+        self.hidden_faults = HiddenFaults()
+        struct.pack_into("<Q", self._control, block.CTL_HIDDEN, self.hidden_faults.address)
 
     def _install_thunks(self) -> None:
         me = weakref.proxy(self)
@@ -172,6 +177,7 @@ class NativeEngine(Engine):
             "load_code_byte": at.address_of("cpu_ldub_code_x86_64"),
             "load_byte": at.address_of("cpu_ldub_mmuidx_ra_x86_64"),
             "flush_tlb": at.address_of("tlb_flush_x86_64"),
+            "lookup_block": at.address_of("helper_lookup_tb_ptr_x86_64"),
             "leave_block": at.address_of("cpu_loop_exit_noexc_x86_64"),
             "compute_flags": at.address_of("helper_cc_compute_all_x86_64"),
             "sync_bounds": at.address_of("cpu_sync_bndcs_hflags_x86_64"),
@@ -307,6 +313,10 @@ class NativeEngine(Engine):
         super().flush_code()
         ctypes.memset(self._code_pages, 0, len(self._code_pages))
         self.flush_tlb()
+
+    def forget_code_in(self, physical: int) -> None:
+        page = physical & -PAGE_SIZE
+        self._forget_range(self._handle.value, page, page + PAGE_SIZE)
 
     def code_at(self, linear: int, size: int) -> bytes | None:
         mask, table = self._tlbs[self._state.cpl == RING_3]

@@ -46,9 +46,10 @@ ENV_UC = 0x1B58
 """... as is the uc_struct."""
 ENV_STOP_REQUEST = -0x10
 """Of the state: negative if somebody has asked the engine to stop at the next block."""
-TRANSLATOR_LAST_OPERATION, OPERATION_LINK, CALLED_WITH_4 = 0x7390, 0x08, 0x38
-"""Where the translator's context has the last operation (by way of its link), and where a call of a function with four
-arguments and no result has the function."""
+TRANSLATOR_LAST_OPERATION, OPERATION_LINK = 0x7390, 0x08
+"""Where the translator's context has the last operation (by way of its link)."""
+CALLED_WITH_2, CALLED_WITH_4 = 0x28, 0x38
+"""Where a call of a function with so many arguments and no result has the function."""
 TRANSLATOR_UC, TRANSLATOR_ENV, TRANSLATOR_OPERATIONS = 0x9970, 0x388, 0x38
 """Of the translator's context: the instance, the temporary that stands for the state, the number of operations."""
 TRANSLATOR_FIRST_OPERATION, OPERATION_ARGUMENTS = 0x7388, 0x18

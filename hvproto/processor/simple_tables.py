@@ -25,9 +25,9 @@ from hvproto.processor.paging import D, U, W
 from hvproto.processor.unasked import FOLLOWED, FOLLOWS
 
 _GENERATION, _GUEST, _FOLLOWED_COUNT, _SHOWN, _HEADER = range(0, 40, 8)
-_PAGE, _SAID, _SIZE, _FIRST, _KERNEL, _USER, _ABOVE, _RESERVED, _FRAME_MASK, _READ_ONLY, _FRAMES, _FRAME_COUNT = (
-    0, 8, 16, 24, 32, 48, 64, 72, 80, 88, 96, 104,
-)  # fmt: skip
+_PAGE, _SAID, _SIZE, _FIRST, _KERNEL, _USER = 0, 8, 16, 24, 32, 48
+ABOVE, RESERVED, FRAME_MASK, READ_ONLY, FRAMES, FRAME_COUNT = range(64, 112, 8)
+"""Where a record has what `mirrored` needs."""
 _RECORD_SHIFT = 7
 _RECORDS = 64
 """By the lowest bits of the page's number."""
@@ -60,6 +60,44 @@ class SimpleTable:
     frame_count: int
 
 
+def mirrored(name: str, entry: str, shown: str, otherwise: str) -> str:
+    """RCX, R11: a view's entry for a page that a guest's entry maps which is present and accessed, the kernel's and the
+    user's. RAX is the table's record, ``entry`` a register, R8 or R9; R10 is lost. ``name`` makes the labels' names."""
+    return f"""
+    test {entry}, qword ptr [rax + {RESERVED}]
+    jnz {otherwise}
+    mov rcx, {entry}
+    and rcx, qword ptr [rax + {FRAME_MASK}]
+    shr rcx, {PAGE_SHIFT}
+    cmp rcx, qword ptr [rax + {FRAME_COUNT}]
+    jae {otherwise}
+    mov r10, qword ptr [rax + {FRAMES}]
+    mov rcx, qword ptr [r10 + rcx*8]
+    mov r10d, ecx
+    and r10d, 3
+    cmp r10d, 1
+    jne {otherwise}
+    or rcx, {shown}
+    mov r10, qword ptr [rax + {ABOVE}]
+    and r10, {entry}
+    xor r11d, r11d
+    test r10d, {U}
+    cmovnz r11, rcx
+    test {entry}d, {D}
+    jz {name}_mapped
+    test r10d, {W}
+    jz {name}_read_only
+    or rcx, {W | D}
+    test r10d, {U}
+    jz {name}_mapped
+    or r11, {W | D}
+    jmp {name}_mapped
+{name}_read_only:
+    or rcx, qword ptr [rax + {READ_ONLY}]
+{name}_mapped:
+"""
+
+
 # In a store (`store_helpers`) to an entry that may be cached, with the registers of `NOTE` and those of the engine's
 # function: to ``otherwise`` with nothing done and RDI and RSI as they were; else all is, and the stack is as it was.
 FOLLOW = f"""
@@ -89,37 +127,7 @@ FOLLOW = f"""
     and ecx, {PRESENT_AND_ACCESSED}
     cmp ecx, {PRESENT_AND_ACCESSED}
     jne otherwise
-    test r8, qword ptr [rax + {_RESERVED}]
-    jnz otherwise
-    mov rcx, r8
-    and rcx, qword ptr [rax + {_FRAME_MASK}]
-    shr rcx, {PAGE_SHIFT}
-    cmp rcx, qword ptr [rax + {_FRAME_COUNT}]
-    jae otherwise
-    mov r10, qword ptr [rax + {_FRAMES}]
-    mov rcx, qword ptr [r10 + rcx*8]
-    mov r10d, ecx
-    and r10d, 3
-    cmp r10d, 1
-    jne otherwise
-    or rcx, qword ptr [r11 + {_SHOWN}]
-    mov r10, qword ptr [rax + {_ABOVE}]
-    and r10, r8
-    xor r11d, r11d
-    test r10d, {U}
-    cmovnz r11, rcx
-    test r8d, {D}
-    jz mapped
-    test r10d, {W}
-    jz read_only
-    or rcx, {W | D}
-    test r10d, {U}
-    jz mapped
-    or r11, {W | D}
-    jmp mapped
-read_only:
-    or rcx, qword ptr [rax + {_READ_ONLY}]
-mapped:
+    {mirrored("follow", "r8", f"qword ptr [r11 + {_SHOWN}]", "otherwise")}
     push rsi
     push rdi
     mov r10d, edx

@@ -15,6 +15,8 @@ from hvproto.processor.control_block import CTL_TRAP_HOOK, CTL_TRAP_MASK, CTL_TR
 
 _FREE, _LEFT = (1 << 64) - 1, (1 << 64) - 2
 """A place that ends a search, and one that had an address: neither can be executed."""
+FROM_BLOCK = 1
+"""What the hook gets for its data if it is called by translated code itself, to which it needn't return."""
 _FIRST_SIZE = 1 << 10
 _SPREAD = 0x9E37_79B9
 """Addresses that differ little get places far apart: 2^32 divided by the golden ratio."""
@@ -46,7 +48,7 @@ found:
     mov eax, edi
     mov rdi, rdx
     mov edx, eax
-    xor ecx, ecx
+    mov ecx, {FROM_BLOCK}
     jmp qword ptr [r8 + {CTL_TRAP_HOOK}]
 on_page:
     {call_of_page("plain")}

@@ -127,12 +127,10 @@ def _stack_place(name: str, last: int, field: int, otherwise: str) -> str:
 """
 
 
-def flags_and_calls(name: str, *, software: int, close: int, open_: int, otherwise: str, done: str) -> str:
-    """CLI, STI and INT n, by what R14D says; to ``done`` with the answer in EAX. ``name`` makes the labels' names."""
+def flags(name: str, close: int, open_: int, otherwise: str, done: str) -> str:
+    """CLI or STI, by what R14D says; to ``done`` with the answer in EAX. ``name`` makes the labels' names."""
     return f"""
     {_decides(otherwise)}
-    test r14d, {software}
-    jnz {name}_call
     cmp r14d, {close}
     je {name}_close
     cmp r14d, {open_}
@@ -155,7 +153,13 @@ def flags_and_calls(name: str, *, software: int, close: int, open_: int, otherwi
     inc qword ptr [rbx + {CTL_UNASKED}]
     mov eax, {NEXT}
     jmp {done}
-{name}_call:
+"""
+
+
+def calls(otherwise: str, done: str) -> str:
+    """INT n, of which R14B is the number; to ``done`` with the answer in EAX."""
+    return f"""
+    {_decides(otherwise)}
     bt r8, {_IN_PROGRAM}
     jnc {otherwise}
     movzx ecx, r14b
