@@ -65,13 +65,18 @@ class Deferral:
         place = self._place_of_region()
         touched = self._monitor.touched
         if place != self._place or present is not self._present:
-            touched.update(self._tables.tables_of(*self._place), self._tables.tables_of(*place))
+            mirrors = present, self._present or present
+            touched.update(self._tables.tables_of(*place, mirrors))
+            if place != self._place:
+                touched.update(self._tables.tables_of(*self._place, mirrors))
             self._place, self._present = place, present
         for page in touched:
             self._mark(page, present)
         touched.clear()
 
     def _mark(self, page: GPA, present: Mirror) -> None:
+        if not self._monitor.users(page):
+            return  # what is said of it counts while it is watched
         frame = self._memory.to_host(page)
         if frame is not None and frame >> PAGE_SHIFT < len(self._pages):
             entry_size = self._tables.deferrable(page, self._monitor.users(page), present, self._place)

@@ -72,16 +72,24 @@ class Mirror:
     """
 
     def __init__(
-        self, ram: memoryview, pool: Pool, memory: GuestMemory, mode: PagingMode, known: KnownTables | None = None
+        self,
+        ram: memoryview,
+        pool: Pool,
+        memory: GuestMemory,
+        mode: PagingMode,
+        known: KnownTables | None = None,
+        views: tuple[View, View] | None = None,
     ) -> None:
-        """``known``: the tables of this memory that were mirrored before."""
+        """``known``: the tables of this memory that were mirrored before. ``views``: what another mirror has left, to
+        be overwritten in full; of a guest's next process, most tables in it are where they are needed."""
         self._known = known
         self.mode = mode
         self.memory = memory
         self._levels = levels_of(mode)
         self.end = 1 << (64 if len(self._levels) == 4 else 32)
         """Where the guest's linear space ends."""
-        self.kernel, self.user = (View(ram, pool, wraps=self.end == 1 << 32) for _ in range(2))
+        wraps = self.end == 1 << 32
+        self.kernel, self.user = views or (View(ram, pool, wraps=wraps), View(ram, pool, wraps=wraps))
         self.space = FreeSpace(mode, memory)
         """Where the guest maps nothing."""
         self.busy = False
@@ -492,6 +500,10 @@ class Mirror:
 
     # -- the region --------------------------------------------------------------------------
 
+    @property
+    def has_region(self) -> bool:
+        return bool(self._region)
+
     def set_region(self, linear: int, frames: list[HPA], code_pages: int, *, writable_code: bool = False) -> None:
         """Map the region, which isn't mapped now, into both views; its first ``code_pages`` pages may be executed.
 
@@ -528,10 +540,14 @@ class Mirror:
 
     def release(self) -> None:
         """Give all tables back; from now on nothing is mirrored here."""
+        for view in self.leave():
+            view.release()
+
+    def leave(self) -> tuple[View, View]:
+        """From now on nothing is mirrored here; the views are the caller's, with all that is in them."""
         self.released = True
         self.forget_last_tables()
-        self.kernel.release()
-        self.user.release()
+        return self.kernel, self.user
 
 
 def _close(view: View, linear: int) -> None:

@@ -8,7 +8,7 @@ notice before the next exit are *deferred*: they don't stop the processor. Nor d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hvproto.addresses import GPA, HPA, PAGE_MASK, PAGE_SIZE
@@ -87,52 +87,56 @@ class Monitor:
 
     def watch(self, gpa: int) -> None:
         """One more user of the page at this guest-physical address."""
-        page = GPA(gpa & ~PAGE_MASK)
-        count = self._users.get(page, 0)
-        self._users[page] = count + 1
-        self.touched.add(page)
-        if count == 0:
-            self._protect(page, on=True)
+        self.watch_all((GPA(gpa & ~PAGE_MASK),))
 
-    def watch_all(self, pages: Iterable[GPA]) -> None:
+    def watch_all(self, pages: Sequence[GPA]) -> None:
         """One more user of each of these pages; pages side by side in the host's memory are protected in one go."""
         new = []
         for page in pages:
             count = self._users.get(page, 0)
             self._users[page] = count + 1
-            self.touched.add(page)
             if count == 0:
-                frame = self._memory.to_host(page)
-                if frame is not None:
-                    new.append(frame)
-        start = end = 0
-        for frame in sorted(new):
-            if frame != end:
-                if end > start:
-                    self._processor.engine.protect(start, end - start, on=True)
-                start = frame
-            end = frame + PAGE_SIZE
-        if end > start:
-            self._processor.engine.protect(start, end - start, on=True)
+                new.append(page)
+        self.touched.update(pages)
+        self._protect_all(new, on=True)
 
     def unwatch(self, gpa: int) -> None:
-        page = GPA(gpa & ~PAGE_MASK)
-        count = self._users.get(page, 0)
-        self.touched.add(page)
-        if count > 1:
-            self._users[page] = count - 1
-        elif count == 1:
-            del self._users[page]
-            self._protect(page, on=False)
+        """One user less of the page at this guest-physical address."""
+        self.unwatch_all((GPA(gpa & ~PAGE_MASK),))
+
+    def unwatch_all(self, pages: Sequence[GPA]) -> None:
+        """One user less of each of these pages."""
+        gone = []
+        for page in pages:
+            count = self._users.get(page, 0)
+            if count > 1:
+                self._users[page] = count - 1
+            elif count == 1:
+                del self._users[page]
+                gone.append(page)
+        self.touched.update(pages)
+        self._protect_all(gone, on=False)
 
     def users(self, page: GPA) -> int:
         """How many users watch this page."""
         return self._users.get(page, 0)
 
-    def _protect(self, page: GPA, *, on: bool) -> None:
-        frame = self._memory.to_host(page)
-        if frame is not None:
-            self._processor.engine.protect(frame, PAGE_SIZE, on=on)
+    def _protect_all(self, pages: Iterable[GPA], *, on: bool) -> None:
+        frames = [frame for page in pages if (frame := self._memory.to_host(page)) is not None]
+        start = end = 0
+        for frame in sorted(frames):
+            if frame != end:
+                self._protect(start, end - start, on=on)
+                start = frame
+            end = frame + PAGE_SIZE
+        self._protect(start, end - start, on=on)
+
+    def _protect(self, start: int, size: int, *, on: bool) -> None:
+        """Hear of stores to so many bytes of whole pages from an HPA on, or no longer; at first, of each at once."""
+        if size:
+            self._processor.engine.protect(start, size, on=on)
+            if on:
+                self._processor.engine.deferred.unmark(start, size)
 
     def _on_protected_store(self, physical: int, size: int) -> None:
         gpa = self._memory.to_guest(HPA(physical))
@@ -149,10 +153,14 @@ class Monitor:
                 return
             if self.is_nothing(gpa, size):
                 return
+            if self.can_wait(gpa, size):
+                # Whatever comes to this page before it is followed can wait, too.
+                self._processor.engine.deferred.mute(physical)
+                self.records.append(TableStore(page, PAGE_SIZE))
+                return
             self.records.append(TableStore(gpa, size))
-            if not self.can_wait(gpa, size):
-                self.presses = True
-                self._processor.request_stop()
+            self.presses = True
+            self._processor.request_stop()
 
     def _is_urgent(self, physical: int, size: int) -> bool:
         gpa = self._memory.to_guest(HPA(physical))

@@ -8,7 +8,7 @@ one root form a tree, so what an entry leads to is forgotten without looking at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from hvproto.hypervisor.levels import Level, levels_of
 from hvproto.hypervisor.mirror import Mirror, canonical
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.pool import Pool, PoolExhausted
+from hvproto.hypervisor.view import View
 from hvproto.processor.paging import PS, P, PagingMode
 
 MAX_ROOTS = 8
@@ -91,6 +92,8 @@ class GuestTables:
         self._uses: dict[GPA, dict[Use, None]] = {}
         """By page, in the order in which they came; a list would make a table of pointers to itself cost minutes."""
         self._building = False
+        self._spare: tuple[View, View] | None = None
+        """What a mirror has left that was dropped for the sake of the next one."""
         self.version = 0
         """It changes with anything that isn't an entry of a last-level table."""
         self.may_lag: Callable[[], bool] = lambda: False
@@ -106,7 +109,7 @@ class GuestTables:
         root = self._roots.pop(mode, None)
         if root is None:
             while len(self._roots) >= MAX_ROOTS:
-                self._drop(next(iter(self._roots)))
+                self._retire(next(iter(self._roots)))
             root = self._build(mode)
         self._roots[mode] = root
         if root.lagging:
@@ -122,7 +125,7 @@ class GuestTables:
         root = None
         try:
             fmt = mode.format
-            mirror = Mirror(self._ram, self._pool, self._memory, mode, self._known)
+            mirror = Mirror(self._ram, self._pool, self._memory, mode, self._known, self._take_spare(mode))
             root = _Root(mirror, levels_of(mode), fmt.entry_size if fmt else 0)
             if fmt is not None:
                 pages: list[GPA] = []
@@ -142,6 +145,9 @@ class GuestTables:
 
     def _reclaim(self) -> bool:
         """Drop the mirror that was loaded longest ago, but not the one that is loaded or being changed."""
+        if self._spare is not None:
+            self._release_spare()
+            return True
         candidates = list(self._roots) if self._building else list(self._roots)[:-1]
         for mode in candidates:
             if not self._roots[mode].mirror.busy:
@@ -159,9 +165,35 @@ class GuestTables:
     def _drop(self, mode: PagingMode) -> None:
         self._release(self._roots.pop(mode))
 
-    def _release(self, root: _Root) -> None:
+    def _retire(self, mode: PagingMode) -> None:
+        """Drop a mirror, and keep its views for the next one."""
+        root = self._roots[mode]
+        if root.mirror.has_region:
+            self._drop(mode)
+            return
+        del self._roots[mode]
+        self._unlink_all(root)
+        self._release_spare()
+        self._spare = root.mirror.leave()
+
+    def _take_spare(self, mode: PagingMode) -> tuple[View, View] | None:
+        """The views that a mirror has left, if the next one's may be like them."""
+        if self._spare is not None and self._spare[0].wraps != (len(levels_of(mode)) != 4):
+            self._release_spare()
+        spare, self._spare = self._spare, None
+        return spare
+
+    def _release_spare(self) -> None:
+        for view in self._spare or ():
+            view.release()
+        self._spare = None
+
+    def _unlink_all(self, root: _Root) -> None:
         if root.use is not None:
             self._unlink(root, root.use)
+
+    def _release(self, root: _Root) -> None:
+        self._unlink_all(root)
         root.mirror.release()
 
     # -- roots that aren't loaded ------------------------------------------------------------
@@ -242,8 +274,14 @@ class GuestTables:
 
     def _unlink(self, root: _Root, use: Use) -> None:
         """Forget a table and all that it leads to."""
+        pages: list[GPA] = []
+        self._cut(root, use, pages)
+        self._monitor.unwatch_all(pages)
+
+    def _cut(self, root: _Root, use: Use, pages: list[GPA]) -> None:
+        """What `_unlink` does, but ``pages`` gets what isn't to be watched for it any more."""
         for child in use.children.values():
-            self._unlink(root, child)
+            self._cut(root, child, pages)
         use.alive = False
         self.version += 1
         root.uses -= 1
@@ -255,7 +293,7 @@ class GuestTables:
         del uses[use]
         if not uses:
             del self._uses[page]
-        self._monitor.unwatch(page)
+        pages.append(page)
 
     def _linked(self, root: _Root, use: Use, first: int, end: int) -> list[int]:
         """The indices of [first, end) that lead to a table or did so."""
@@ -320,10 +358,12 @@ class GuestTables:
             found.append((use.mirror, use.base, root.entry_size))
         return found
 
-    def tables_of(self, first: int, end: int) -> list[GPA]:
-        """The pages of the tables that map any of the page numbers [first, end), in whatever root."""
+    def tables_of(self, first: int, end: int, mirrors: Sequence[Mirror]) -> list[GPA]:
+        """The pages of the tables that map any of the page numbers [first, end) for one of these mirrors."""
         found: list[GPA] = []
         for root in self._roots.values():
+            if root.mirror not in mirrors:
+                continue
             uses = [root.use] if root.use is not None else []
             for level in root.levels:
                 found.extend(GPA(use.table & ~PAGE_MASK) for use in uses)

@@ -72,7 +72,7 @@ class View:
         self._words = ram.cast("Q")
         self._rows = rows64(ram)
         self._pool = pool
-        self._wraps = wraps
+        self.wraps = wraps
         self.root = pool.allocate()
         self.changes = 0
         """Goes up with every change to an entry that was present: what was read of such entries before may be wrong.
@@ -228,7 +228,7 @@ class View:
 
     def _point(self, upper: _Upper, number: int, entry: int) -> None:
         self._words[(upper.frame >> 3) + (number & _INDEX)] = entry
-        if self._wraps and number == 0 and upper is self._levels[1].get(0):
+        if self.wraps and number == 0 and upper is self._levels[1].get(0):
             self._words[(upper.frame >> 3) + _BEHIND_4_GIB] = entry
 
     def _release_table(self, slot: int) -> None:

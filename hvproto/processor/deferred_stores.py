@@ -32,7 +32,8 @@ COUNT, RAM, RAM_SIZE, PROTECTED, AT_HELPER, KNOWN = (
     8 * field for field in (_COUNT, _RAM, _RAM_SIZE, _PROTECTED, _AT_HELPER, _KNOWN)
 )
 """Fields of the block that `store_helpers` and `simple_tables` need, by their offsets."""
-_ONLY_A_PART = 1
+_ONLY_A_PART, _NOTHING = 1, 2
+"""Marks of a page: only some of its bytes matter, or none."""
 _PAGE_SHIFT = np.uint64(PAGE_SHIFT)
 _FIRST_TURN = np.zeros(1, np.int64)
 _ADDRESSES = 8 * _NOTED
@@ -52,8 +53,9 @@ NOTE = f"""
     test eax, eax
     jz otherwise
     mov r11, qword ptr [r9 + {8 * _RAM}]
-    cmp eax, {_ONLY_A_PART}
-    jne entry
+    cmp eax, {_NOTHING}
+    je store
+    ja entry
     mov ecx, ecx
     lea r10, [rdx + rcx]
     cmp r10, qword ptr [r9 + {8 * _FIRST}]
@@ -203,6 +205,13 @@ class DeferredStores:
         """A cell: how many stores `store_helpers` has done, of those that are done and noted."""
         self._follower: Follower | None = None
 
+    def unmark(self, physical: int, size: int) -> None:
+        """No store to these whole pages may wait, until somebody says so."""
+        first, count = physical >> PAGE_SHIFT, size >> PAGE_SHIFT
+        end = min(first + count, len(self.pages))
+        if first < end:
+            ctypes.memset(ctypes.addressof(self.pages) + first, 0, end - first)
+
     def ask_otherwise(self, hook: int) -> None:
         """The address of the hook that gets all other stores."""
         self.block[_OTHERWISE] = hook
@@ -223,8 +232,9 @@ class DeferredStores:
     def offer(self, physical: int, size: int, value: int) -> bool:
         """Do and, if it matters, note a store within a page of RAM; False, and nothing done, if it can't wait."""
         entry = self.pages[physical >> PAGE_SHIFT]
-        if entry == _ONLY_A_PART:
-            if physical + size > self.block[_FIRST] and physical < self.block[_END]:
+        if entry in (_ONLY_A_PART, _NOTHING):
+            is_part = physical + size > self.block[_FIRST] and physical < self.block[_END]
+            if entry == _ONLY_A_PART and is_part:
                 return False
             self._ram[physical : physical + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
             return True
@@ -277,7 +287,7 @@ class DeferredStores:
         """Just do all stores to the page there, until `unmute`: somebody looks at all of it then."""
         page = physical >> PAGE_SHIFT
         self._muted.setdefault(page, self.pages[page])
-        self.pages[page] = _ONLY_A_PART
+        self.pages[page] = _NOTHING
 
     def unmute(self) -> None:
         """Have stores to all pages be as they were."""

@@ -94,7 +94,7 @@ def test_a_page_of_the_guests_table_is_marked_and_the_regions_is_not() -> None:
         space = stage.guest.space
         space.deferral.update(space.mirror)
         region = (space.region.base >> 12, (space.region.base >> 12) + space.region.pages)
-        covering = set(space.tables.tables_of(*region))
+        covering = set(space.tables.tables_of(*region, (space.mirror,)))
         for page in space.monitor.watched:
             frame = stage.memory.to_host(page)
             assert frame is not None
