@@ -19,7 +19,7 @@ from hvproto.hypervisor.layout import FULL, SMALL
 from hvproto.hypervisor.mirror import ADDRESS, MIRRORED, Mirror
 from hvproto.hypervisor.monitor import Monitor, TableStore
 from hvproto.hypervisor.outline import Outline
-from hvproto.hypervisor.pool import Pool
+from hvproto.hypervisor.pool import Pool, PoolExhausted
 from hvproto.hypervisor.quick_stores import QuickStores
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.relocation import (
@@ -184,9 +184,13 @@ class AddressSpace:
             return None
         return at
 
-    def mode(self) -> PagingMode:
-        """What tells one mirror from another: the bits of the control registers that a walk depends on."""
+    def mode(self, loaded: int | None = None) -> PagingMode:
+        """What tells one mirror from another: the bits of the control registers that a walk depends on.
+
+        ``loaded``: what CR3 is about to be loaded with.
+        """
         cr0, cr3, cr4, efer = (self._cpu.control(s) for s in (Setting.CR0, Setting.CR3, Setting.CR4, Setting.EFER))
+        cr3 = cr3 if loaded is None else loaded
         if not cr0 & CR0_PG:
             return PagingMode(0, 0, 0, 0)
         return PagingMode(cr0 & (CR0_PG | CR0_WP), cr3 & ~0x1F, cr4 & (CR4_PSE | CR4_PAE), efer)
@@ -292,7 +296,7 @@ class AddressSpace:
             self.mirror.clear_region(self.region.base, self.region.pages)
             self.mirror = self.tables.mirror_for(mode)
             self._tell_mirror()
-            conflict = self._conflict_with_all()
+            conflict = self._conflict_with_all(self.mirror)
             if conflict is None:
                 self._map_region()
             else:
@@ -301,8 +305,29 @@ class AddressSpace:
         self.load_view()
         self._processor.engine.flush_tlb()
 
-    def _conflict_with_all(self) -> GVA | None:
-        return first_conflict(self.mirror, self.region.base, self.region.size, self.region.base, self.region.size)
+    def switch_root(self, cr3: int) -> bool:
+        """The guest loads CR3 in the midst of a run, and its root's mirror comes in; it is for the caller to load the
+        view. False, with nothing done that shows, if the region would have to move, or memory is short."""
+        mode = self.mode(cr3)
+        if mode != self.mirror.mode:
+            try:
+                mirror = self.tables.mirror_for(mode)
+            except PoolExhausted:
+                return False
+            if self._conflict_with_all(mirror) is not None:
+                return False
+            self.mirror.clear_region(self.region.base, self.region.pages)
+            self.mirror = mirror
+            self._tell_mirror()
+            self._map_region()
+            self._show_outline(1)
+        self._cpu.write_setting(Setting.CR3, cr3)
+        self._paging_changed = False
+        self._update_stores()
+        return True
+
+    def _conflict_with_all(self, mirror: Mirror) -> GVA | None:
+        return first_conflict(mirror, self.region.base, self.region.size, self.region.base, self.region.size)
 
     def _tell_mirror(self) -> None:
         """Machine code deals with hidden faults by what is said of the mirror that is loaded."""
@@ -406,6 +431,10 @@ class AddressSpace:
             and self._has_only_descriptors(gpa)
         )
 
+    def is_descriptor(self, gpa: int) -> bool:
+        """Whether a byte is one of the guest's descriptors, in a page that is nothing else to its hypervisor."""
+        return self.descriptors.is_hit(gpa, 1) and self._has_only_descriptors(GPA(gpa))
+
     def _is_nothing(self, gpa: GPA, size: int) -> bool:
         """Whether a store to a watched page is to what lies beside the guest's descriptors."""
         return self._has_only_descriptors(gpa) and not self.descriptors.is_hit(gpa, size)
@@ -480,8 +509,11 @@ class AddressSpace:
 
         Whether such a load goes on in its block must not depend on who has drained the records before.
         """
-        if not self.monitor.records or self.has_pressing_stores:
-            return
+        if self.monitor.records and not self.has_pressing_stores:
+            self.follow_descriptors()
+
+    def follow_descriptors(self) -> None:
+        """... where all that was stored to is descriptors, or has been deferred."""
         records = self.monitor.drain()
         self._follow_deferred_stores([store for store in records if store.deferred])
         if any(self.descriptors.is_hit(store.gpa, store.size) for store in records if not store.deferred):

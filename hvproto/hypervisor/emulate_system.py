@@ -168,9 +168,12 @@ def _system_segment(cpu: VirtualCpu, setting: Setting) -> Segment:
 
 def _load_system_segment(cpu: VirtualCpu, instruction: Instruction) -> None:
     """LLDT and LTR; in long mode their descriptors have 16 bytes, of which the guard has checked the second half."""
-    is_task = instruction.id == cs.X86_INS_LTR
+    load_system_segment(cpu, instruction.load(instruction.operands[0], 2) & 0xFFFF, instruction.id == cs.X86_INS_LTR)
+
+
+def load_system_segment(cpu: VirtualCpu, selector: int, is_task: bool) -> None:
+    """... by the selector. Raises `Raised`, with nothing changed."""
     setting = Setting.TR if is_task else Setting.LDTR
-    selector = instruction.load(instruction.operands[0], 2) & 0xFFFF
     if not selector & ~RPL_MASK:
         cpu.write_setting(setting, NULL_SEGMENT.with_selector(selector))
         return

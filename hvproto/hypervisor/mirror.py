@@ -327,7 +327,7 @@ class Mirror:
                 frame = large_frame(fmt, entry, level.shift) | linear & (1 << level.shift) - PAGE_SIZE
             if (user and not rights & U) or (write and not rights & W and (user or self.mode.write_protect)):
                 return False
-            if not self.memory.is_ram(frame):
+            if self.memory.to_host(frame) is None:
                 return False
             for place in unmarked:
                 self.memory.set_bits(place, A)

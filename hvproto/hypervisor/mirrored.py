@@ -163,6 +163,10 @@ class MirroredGuest(Guest):
         self._on_entry = (*self._on_entry, handler)
         return handler
 
+    @property
+    def has_entry_handlers(self) -> bool:
+        return bool(self._on_entry)
+
     def off_entry(self, handler: EntryHandler) -> None:
         """Call this no more. Raises ValueError if it isn't there."""
         handlers = list(self._on_entry)

@@ -18,9 +18,11 @@ import capstone
 
 from hvproto import events
 from hvproto.addresses import PAGE_MASK
+from hvproto.hypervisor import quick_system
 from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.load_guard import LOADS
 from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
+from hvproto.hypervisor.quick_system import QuickSystem
 from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.region_form import Form
@@ -54,6 +56,7 @@ from hvproto.processor.unasked import (
     PUSHF,
     REFUSED,
     STI,
+    TWO_BYTES,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +125,7 @@ class QuickExits:
             )
             self._ports = QuickPorts(guest, self._engine)
             self._transfers = QuickTransfers(guest, self._engine, self._look, known)
+            self._system = QuickSystem(guest, self._engine, self._transfers)
 
     def enter(self) -> None:
         """The guest gets the processor."""
@@ -331,11 +335,18 @@ class QuickExits:
         return None
 
     def _served_in_run(self, opcode: int, eip: int) -> int | None:
-        """Deal with a #GP(0) that nobody is to hear of: STI and accesses to ports, which may have the run end.
+        """Deal with a #GP(0) that nobody is to hear of: STI, LTR, MOV to CR3, and accesses to ports, which may have
+        the run end.
         Returns where the guest goes on, or None with nothing done."""
         cpu = self._cpu
         if self._level > (cpu.eflags & EFLAGS_IOPL) >> 12:
             return None
+        if opcode == TWO_BYTES:
+            is_kernel = self._is_plain and self._level == KERNEL and not self._guest.has_entry_handlers
+            if not is_kernel or not self._system.answer(self._code(eip)):
+                return None
+            self._change_level(KERNEL)
+            return eip + quick_system.LENGTH
         if opcode != STI:
             code = self._code(eip)
             length = self._ports.answer(code) if code else 0

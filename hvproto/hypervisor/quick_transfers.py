@@ -267,6 +267,21 @@ class QuickTransfers:
                 one.side.set_tables(*self._space.tables_of(kernel=one.is_kernel))
             self._are_tables_set = True
 
+    def reload(self) -> bool:
+        """The guest's kernel has loaded another root: have the processor hold its view. False if it isn't known how."""
+        self.forget()
+        kernel = self._levels.get(KERNEL)
+        if kernel is None:
+            return False
+        self._are_tables_set = False
+        self._load(kernel)
+        return True
+
+    def knows(self, level: int) -> bool:
+        """Whether it is known what the processor holds at this level."""
+        self._check_descriptors()
+        return level in self._levels
+
     def is_at(self, number: int) -> None:
         """The processor has been taken to this level: KERNEL or USER."""
         self._note(self._levels[number])

@@ -209,6 +209,8 @@ class DeferredStores:
         """No store to these whole pages may wait, until somebody says so."""
         first, count = physical >> PAGE_SHIFT, size >> PAGE_SHIFT
         end = min(first + count, len(self.pages))
+        for page in [page for page in self._muted if first <= page < end]:
+            del self._muted[page]
         if first < end:
             ctypes.memset(ctypes.addressof(self.pages) + first, 0, end - first)
 
