@@ -84,6 +84,7 @@ class AddressSpace:
         self.tables.may_lag = lambda: not self.monitor.one_by_one()
         self.monitor.is_idle = self.tables.is_idle
         self.monitor.can_wait, self.monitor.is_nothing = self._can_wait, self._is_nothing
+        self.monitor.follows = self._follow_code_store
         self.descriptors = ShadowDescriptors(cpu, self.region, self.monitor)
         self.deferral = Deferral(processor.engine.deferred, memory, self.monitor, self.tables, self.descriptors)
         self.quick_stores = QuickStores(
@@ -567,6 +568,23 @@ class AddressSpace:
                     self._processor.engine.forget_code(linear + first, end - first)
                 else:
                     self._processor.engine.flush_code_wanted = True
+
+    def _follow_code_store(self, gpa: GPA, size: int) -> bool:
+        """A store in the midst of a run to a page of code, but not to the block that is executed: if no trap changes
+        for it, as where programs have their data beside their code, all that is to do is forget translations."""
+        page, engine = GPA(gpa & ~PAGE_MASK), self._processor.engine
+        if not engine.forgets_in_run or page not in self.code.pages or self.monitor.users(page) != 1:
+            return False
+        if not any(self._executes(linear, page) for linear, _ in self.code.pages[page]):
+            return False
+        frame, content = self._memory.to_host(page), self._memory.read(page, PAGE_SIZE)
+        offset = gpa & PAGE_MASK
+        if frame is None or content is None or self._is_in_block(gpa, size):
+            return False
+        if not self.code.take(page, content, offset, offset + size):
+            return False
+        engine.forget_code_in(frame + offset, size)
+        return True
 
     def _drop_code(self, page: GPA, places: Sequence[Place]) -> None:
         """Code of another address space is stored to: as a rule a page that its kernel gives to somebody else.

@@ -93,6 +93,21 @@ class CodeWatch:
         first = max(0, first - LONGEST_INSTRUCTION)
         self._replant(place, first, end, lambda kind: self._offsets(content, kind, first, end))
 
+    def take(self, gpa: GPA, content: bytes, first: int, end: int) -> bool:
+        """A watched page was stored to, in the offsets [first, end): False, and nothing done, if a trap has to be
+        planted or taken out for it."""
+        low = max(0, first - LONGEST_INSTRUCTION)
+        for place in self.pages[gpa]:
+            linear, kernel = place
+            wanted = {
+                linear + offset for kind in self._kinds[kernel] for offset in self._offsets(content, kind, low, end)
+            }
+            if wanted != {address for address in self._planted[place] if linear + low <= address < linear + end}:
+                return False
+        for place in self.pages[gpa]:
+            self._seen[place] = content
+        return True
+
     def drop(self, gpa: GPA) -> None:
         """A page isn't watched any more, and can't be fetched from before it is looked at again."""
         del self.pages[gpa]

@@ -44,6 +44,8 @@ class Monitor:
         """Whether nothing that the guest can do before its next exit depends on a store (address, bytes)."""
         self.is_nothing: Callable[[GPA, int], bool] = lambda _gpa, _size: False
         """Whether a store (address, bytes) is none that anybody watches for."""
+        self.follows: Callable[[GPA, int], bool] = lambda _gpa, _size: False
+        """Follows a store (address, bytes) at once, in the midst of the run; False if that can't be done."""
         self.presses = False
         """Whether a record is of a store that can't wait."""
         self.records: list[TableStore] = []
@@ -151,7 +153,7 @@ class Monitor:
                 value = int.from_bytes(self._memory.read(gpa, size) or b"", "little")
                 self.records.append(TableStore(gpa, size, value, deferred=True))
                 return
-            if self.is_nothing(gpa, size):
+            if self.is_nothing(gpa, size) or self.follows(gpa, size):
                 return
             if self.can_wait(gpa, size):
                 # Whatever comes to this page before it is followed can wait, too.

@@ -129,7 +129,7 @@ class QuickTransfers:
         table = cpu.idtr
         if present is None or kernel is None or vector * _GATE_SIZE + _GATE_SIZE - 1 > table.limit:
             return False
-        gate = space.place(table.base + vector * _GATE_SIZE, _GATE_SIZE, view)
+        gate = self._shown(table.base + vector * _GATE_SIZE, _GATE_SIZE, view)
         if gate is None:
             return False
         low, high = ram[gate : gate + 4], ram[gate + 4 : gate + 8]
@@ -228,6 +228,17 @@ class QuickTransfers:
         look.esp.value = esp
         look.eip.value = eip
         return ELSEWHERE
+
+    def _shown(self, linear: int, size: int, view: View) -> int | None:
+        """Where so many bytes of the kernel's lie, an HPA, by what the view shows once they have been read."""
+        at = self._space.place(linear, size, view)
+        if at is not None:
+            return at
+        try:
+            self._cpu.translate(linear, Access.READ, user=False)
+        except (Raised, UnmappedAccess):
+            return None
+        return self._space.place(linear, size, view)
 
     def reach(self, esp: int, size: int, view: View, write: bool) -> int:
         """Where so many bytes of the stack lie, an HPA; or -1, and the mirror is as it was in any case."""

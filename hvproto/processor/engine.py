@@ -19,6 +19,7 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
+from hvproto.addresses import PAGE_SIZE
 from hvproto.errors import EngineError
 from hvproto.processor import mode_change
 from hvproto.processor.c_types import CALLBACKS, MMIO_READ, MMIO_WRITE, Mmr, Msr
@@ -145,6 +146,7 @@ class Engine(ABC):
     """What Unicorn is told of RAM."""
     bulk: SettingsInBulk | None = None
     """How it saves and loads all settings at once, if it can."""
+    forgets_in_run = False
     simple_tables: SimpleTables | None = None
     hidden_faults: HiddenFaults | None = None
     """Who follows stores with nobody asked, if it can."""
@@ -436,8 +438,10 @@ class Engine(ABC):
         """Forget the translations of code in a *mapped* linear range, after its bytes were changed from outside."""
         self.uc.ctl_remove_cache(linear, linear + size)
 
-    def forget_code_in(self, physical: int) -> None:
-        """Forget the translations of code that lies in a page of RAM, whole or in part, wherever it is mapped."""
+    def forget_code_in(self, physical: int, size: int = PAGE_SIZE) -> None:
+        """Forget the translations of code that lies, whole or in part, in so many bytes within a page of RAM, wherever
+        it is mapped. In a run only where `forgets_in_run` is set, and not the block that is being executed.
+        """
         self.flush_code()
 
     def protect(self, physical: int, size: int, *, on: bool) -> None:

@@ -79,6 +79,7 @@ class NativeEngine(Engine):
 
     name = "native"
     traps_port_io = True
+    forgets_in_run = True
     ram_rights = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC
     breath = 200_000_000
 
@@ -314,9 +315,8 @@ class NativeEngine(Engine):
         ctypes.memset(self._code_pages, 0, len(self._code_pages))
         self.flush_tlb()
 
-    def forget_code_in(self, physical: int) -> None:
-        page = physical & -PAGE_SIZE
-        self._forget_range(self._handle.value, page, page + PAGE_SIZE)
+    def forget_code_in(self, physical: int, size: int = PAGE_SIZE) -> None:
+        self._forget_range(self._handle.value, physical, physical + size)
 
     def code_at(self, linear: int, size: int) -> bytes | None:
         mask, table = self._tlbs[self._state.cpl == RING_3]
