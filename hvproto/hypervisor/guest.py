@@ -218,6 +218,23 @@ class Guest(ABC):
         self.board.ports.write(port, size, value)
         self.keep_appointments()
 
+    def read_many(self, port: int, size: int, count: int) -> bytes:
+        """The same as so many times `read`."""
+        data = self.board.disk.take(size * count) if port == DATA_PORT and size > 1 else b""
+        data = data.ljust(-(-len(data) // size) * size, b"\0")
+        left = count - len(data) // size
+        return b"".join([data, *(self.read(port, size).to_bytes(size, "little") for _ in range(left))])
+
+    def write_many(self, port: int, size: int, data: bytes) -> None:
+        """The same as `write` for each ``size`` bytes."""
+        done = 0
+        if port == DATA_PORT and size > 1:
+            done = min(self.board.disk.room // size * size, len(data))
+            self.board.disk.give(data[:done])
+            self.keep_appointments()
+        for at in range(done, len(data), size):
+            self.write(port, size, int.from_bytes(data[at : at + size], "little"))
+
     def keep_appointments(self) -> None:
         """A device may have planned something, or asked the host for it."""
         processor = self.machine.processor

@@ -27,6 +27,8 @@ class PortSpace(Protocol):
 
     def read(self, port: int, size: int) -> int: ...
     def write(self, port: int, size: int, value: int) -> None: ...
+    def read_many(self, port: int, size: int, count: int) -> bytes: ...
+    def write_many(self, port: int, size: int, data: bytes) -> None: ...
 
 
 STRING_SIZES = {
@@ -92,22 +94,20 @@ def _string(cpu: VirtualCpu, instruction: Instruction, ports: PortSpace, port: i
     base = _base(cpu, instruction, is_input)
     user = cpu.cpl == 3
     count = min(cpu.gpr(ECX) & mask, PATIENCE) if repeated else 1
-    while is_input and step > 0 and count > 1:
+    while step > 0 and count > 1:
         place = cpu.gpr(register) & mask
         address = cpu.wrapped(base + place)
         several = min(count, (PAGE_SIZE - (address & PAGE_MASK)) // size, (mask + 1 - place) // size)
-        if several < 2 or not cpu.has_ram(cpu.resolve(address, Access.WRITE, user=user, mode=cpu.paging_mode)):
+        access = Access.WRITE if is_input else Access.READ
+        if several < 2 or not cpu.has_ram(cpu.resolve(address, access, user=user, mode=cpu.paging_mode)):
             break
-        data = bytearray()
-        try:
-            for _ in range(several):
-                data += ports.read(port, size).to_bytes(size, "little")
-        finally:
-            cpu.write_bytes(address, bytes(data), user=user)
-            done = len(data) // size
-            _advance(cpu, register, done * size, mask)
-            _advance(cpu, ECX, -done, mask)
-            count -= done
+        if is_input:
+            cpu.write_bytes(address, ports.read_many(port, size, several), user=user)
+        else:
+            ports.write_many(port, size, cpu.read_bytes(address, several * size, user=user))
+        _advance(cpu, register, several * size, mask)
+        _advance(cpu, ECX, -several, mask)
+        count -= several
     for _ in range(count):
         address = cpu.wrapped(base + (cpu.gpr(register) & mask))
         if is_input:

@@ -21,7 +21,7 @@ from hvproto.addresses import PAGE_MASK
 from hvproto.hypervisor import quick_system
 from hvproto.hypervisor.emulate import popped
 from hvproto.hypervisor.load_guard import LOADS
-from hvproto.hypervisor.quick_ports import LONGEST, QuickPorts
+from hvproto.hypervisor.quick_ports import LONGEST, STRING, QuickPorts
 from hvproto.hypervisor.quick_system import QuickSystem
 from hvproto.hypervisor.quick_transfers import KERNEL, USER, QuickTransfers
 from hvproto.hypervisor.region import Region
@@ -31,6 +31,7 @@ from hvproto.hypervisor.virtual_cpu import VIRTUAL_FLAGS
 from hvproto.processor.asking import NOT_ALLOWED, SOFTWARE
 from hvproto.processor.engine import PendingException
 from hvproto.processor.first_look import FirstLook
+from hvproto.processor.instruction_count import REP
 from hvproto.processor.known_transfers import KnownTransfers
 from hvproto.processor.native import NativeEngine
 from hvproto.processor.paging import NX, P
@@ -178,6 +179,9 @@ class QuickExits:
         if (region, region.base) != self._place:
             self._is_calm = self._is_plain = False
 
+    def _hears_exits(self) -> bool:
+        return bool(self._listeners) and self._wants(events.ExceptionTaken)
+
     def _is_ordinary(self) -> bool:
         return self._is_calm and not self._policy.handlers and not self._space.has_stores
 
@@ -203,7 +207,7 @@ class QuickExits:
             return ELSEWHERE
         if not self._is_calm or self._policy.handlers:
             return REFUSED
-        if self._listeners and self._wants(events.ExceptionTaken):
+        if self._hears_exits():
             return REFUSED
         if what & SOFTWARE:
             vector = what & _VECTOR
@@ -248,7 +252,7 @@ class QuickExits:
             or pending.software
             or not self._is_calm
             or self._policy.handlers
-            or (self._listeners and self._wants(events.ExceptionTaken))
+            or self._hears_exits()
             or processor.cpl != USER
             or processor.in_interrupt_shadow
             or processor.eflags & EFLAGS_TF
@@ -347,6 +351,9 @@ class QuickExits:
                 return None
             self._change_level(KERNEL)
             return eip + quick_system.LENGTH
+        if opcode == REP:
+            is_string = self._is_plain and self._ports.string(self._code(eip), self._processor.eflags)
+            return eip + STRING if is_string else None
         if opcode != STI:
             code = self._code(eip)
             length = self._ports.answer(code) if code else 0
@@ -406,11 +413,14 @@ class QuickExits:
             done = self._transfers.iret(esp, eflags)
             if self._look.side.value:
                 self._change_level(USER)
+        elif opcode == REP and not self._hears_exits() and self._level == KERNEL:
+            done = ELSEWHERE if self._ports.string(self._code(eip), eflags) else REFUSED
+            self._look.eip.value = eip + STRING if done else eip
         else:
             return REFUSED
         if done == REFUSED:
             return REFUSED
-        if self._listeners:
+        if self._listeners and opcode != REP:
             self._tell(PROTECTION, 0, eip, _NAMES[opcode], None)
         self._done()
         return done
