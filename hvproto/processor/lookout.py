@@ -41,7 +41,8 @@ _CANDIDATES = re.compile(
 )
 IRET = b"\xcf"
 FAR_TRANSFERS = frozenset({cs.X86_INS_LCALL, cs.X86_INS_LJMP, cs.X86_INS_RETF, cs.X86_INS_RETFQ})
-SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR, cs.X86_INS_LGDT, cs.X86_INS_LIDT})
+_SEGMENT_SYSTEM_LOADS = frozenset({cs.X86_INS_LLDT, cs.X86_INS_LTR})
+SYSTEM_LOADS = _SEGMENT_SYSTEM_LOADS | {cs.X86_INS_LGDT, cs.X86_INS_LIDT}
 FAST_RETURNS = frozenset({cs.X86_INS_SYSRET, cs.X86_INS_SYSRETQ, cs.X86_INS_SYSEXIT, cs.X86_INS_SYSEXITQ})
 IRETS = frozenset({cs.X86_INS_IRET, cs.X86_INS_IRETD, cs.X86_INS_IRETQ})
 BASE_LOADS = frozenset({cs.X86_INS_WRFSBASE, cs.X86_INS_WRGSBASE})
@@ -76,15 +77,15 @@ class Lookout:
         if code[-1:] == IRET:
             processor.engine.note_return(address)
         here = self.planted[bisect_left(self.planted, address) : bisect_left(self.planted, address + size)]
-        returns = self.watches_returns(processor)
-        others = [place for place in here if _is_another(processor, place, returns)]
+        returns, program = self.watches_returns(processor), processor.cpl == 3
+        others = [place for place in here if _is_another(processor, place, returns, program)]
         found = []
         if _CANDIDATES.search(code) is not None or (returns and code[-1:] == IRET):
-            offsets = watched(code, processor.decoder_mode, returns=returns)
+            offsets = watched(code, processor.decoder_mode, returns=returns, program=program)
             places = [address + offset for offset in offsets]
             new = [place for place in places if place not in here or place in not_called]
             # What the end of the block cuts off may be another instruction than it seems to be.
-            found = [place for place in new if not _is_another(processor, place, returns)]
+            found = [place for place in new if not _is_another(processor, place, returns, program)]
         for place in found:
             if place not in here:
                 insort(self.planted, place)
@@ -122,15 +123,16 @@ class Lookout:
         return self.sees_returns or processor.cpl == 3
 
 
-def _is_another(processor: Processor, place: int, returns: bool) -> bool:
+def _is_another(processor: Processor, place: int, returns: bool, program: bool) -> bool:
     """Whether what begins at this linear address is nothing to be looked at, as an IRET is without ``returns``."""
     code = processor.engine.code_at(place, MAX_LENGTH) or processor.peek_some(place, MAX_LENGTH)
-    return not begins_watched(code, processor.decoder_mode, returns=returns)
+    return not begins_watched(code, processor.decoder_mode, returns=returns, program=program)
 
 
 @lru_cache(maxsize=KNOWN)
-def watched(code: bytes, mode: int, *, returns: bool) -> tuple[int, ...]:
-    """Where in a block the instructions are that are to be looked at; with ``returns``, IRETs, too.
+def watched(code: bytes, mode: int, *, returns: bool, program: bool = False) -> tuple[int, ...]:
+    """Where in a block the instructions are that are to be looked at; with ``returns``, IRETs, too, and without LTR and
+    LLDT in a ``program``: at ring 3 they do nothing but fault, as the engine has them do.
 
     Behind an instruction that only the engine knows, all bytes are taken for the first one of an instruction: a hook
     where none begins isn't noticed.
@@ -138,26 +140,32 @@ def watched(code: bytes, mode: int, *, returns: bool) -> tuple[int, ...]:
     found, end = [], 0
     for instruction in decoder(mode).disasm(code, 0):
         end = instruction.address + instruction.size
-        if _is_watched(instruction, mode) or (returns and instruction.id in IRETS):
+        if _is_watched(instruction, mode, program) or (returns and instruction.id in IRETS):
             found.append(instruction.address)
-    unknown = (at for at in range(end, len(code)) if begins_watched(code[at : at + MAX_LENGTH], mode, returns=returns))
-    return (*found, *unknown)
+    for at in range(end, len(code)):
+        if begins_watched(code[at : at + MAX_LENGTH], mode, returns=returns, program=program):
+            found.append(at)
+    return tuple(found)
 
 
 @lru_cache(maxsize=KNOWN)
-def begins_watched(code: bytes, mode: int, *, returns: bool = True) -> bool:
-    """Whether the first instruction of this code is one to be looked at, IRETs among them if ``returns``."""
+def begins_watched(code: bytes, mode: int, *, returns: bool = True, program: bool = False) -> bool:
+    """Whether the first instruction of this code is one to be looked at, by what `watched` says."""
     decoded = first_instruction(code, mode)
     if decoded is None:
         return is_refused(code)
-    return (returns and decoded.id in IRETS) or _is_watched(decoded, mode)
+    return (returns and decoded.id in IRETS) or _is_watched(decoded, mode, program)
 
 
-def _is_watched(instruction: capstone.CsInsn, mode: int) -> bool:
+def _is_watched(instruction: capstone.CsInsn, mode: int, program: bool) -> bool:
     wide = mode == capstone.CS_MODE_64
     code = bytes(instruction.bytes)
+    if has_forbidden_lock(code, wide=wide):
+        return True
+    if program and instruction.id in _SEGMENT_SYSTEM_LOADS:
+        return False
     # Capstone takes a far CALL or JMP through memory for a near one.
-    if has_forbidden_lock(code, wide=wide) or instruction.id in _ALWAYS or far_kind(code, wide=wide) is not None:
+    if instruction.id in _ALWAYS or far_kind(code, wide=wide) is not None:
         return True
     if instruction.id in CARRY_ROTATES:
         return bool(instruction.operands[0].type == cs.X86_OP_MEM)
