@@ -352,6 +352,7 @@ class MirroredGuest(Guest):
         if self.host_interrupt_pending():
             return Leave.INTERRUPT
         deadline = self.deadline(limit)
+        is_delivered = False
         if not self._stopped:
             if processor.cpl == 0:  # between a stub's first instruction and its HLT: all else can wait for that
                 deadline = max(deadline, processor.now + 1)
@@ -359,9 +360,15 @@ class MirroredGuest(Guest):
                 self.space.follow_stores()
                 if self.status is not None:
                     return self.reason_to_leave()  # who has heard of a store has ended it
-                if self._can_interrupt() or self._nmi_waits or self._resets:
-                    self.cpu.capture()
-                    self._stopped = True
+                if self._nmi_waits or self._resets:
+                    self._take_over()
+                elif self._can_interrupt() and not self.machine.processor.in_interrupt_shadow:
+                    vector, is_delivered = self.board.interrupts.acknowledge(), True
+                    if not self.quick.interrupt(vector):
+                        self._take_over()
+                        self.exits.interrupt(vector)
+                elif self._can_interrupt():
+                    self._take_over()
         if self._stopped:
             if self._resets and self.pc.bios is not None:
                 self._resets = self.halted = False
@@ -373,7 +380,7 @@ class MirroredGuest(Guest):
             if self._nmi_waits and not self.cpu.nmi_blocked and not self.cpu.in_interrupt_shadow:
                 self._nmi_waits = self.halted = False
                 self.exits.nmi()
-            if self._can_interrupt():
+            if self._can_interrupt() and not is_delivered:
                 self.halted = False
                 self.exits.interrupt(self.board.interrupts.acknowledge())
             if self._resume():
@@ -403,6 +410,11 @@ class MirroredGuest(Guest):
                 pass
         machine.check_limit(limit)
         return None
+
+    def _take_over(self) -> None:
+        """The guest stands between two instructions: its state comes out of the processor."""
+        self.cpu.capture()
+        self._stopped = True
 
     def _run_on(self, deadline: int) -> Stop:
         """Run until there is something that `QuickExits` leaves to others."""

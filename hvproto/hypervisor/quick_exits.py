@@ -266,6 +266,32 @@ class QuickExits:
             processor.engine.instructions += Form.instructions_to_halt(PAGE_FAULT)
         return True
 
+    def interrupt(self, vector: int) -> bool:
+        """Deliver an external interrupt to the guest, which stands between two instructions with its state in the
+        processor; False, and nothing done, if it has to be taken over for that."""
+        processor, engine = self._processor, self._engine
+        if (
+            engine is None
+            or not self._is_plain
+            or not self._is_ordinary()
+            or self._hears_exits()
+            or self._guest.has_entry_handlers
+            or self._level not in _LEVELS
+            or processor.in_interrupt_shadow
+        ):
+            return False
+        look = self._look
+        look.flags.value = processor.eflags
+        if not self._transfers.reflect(vector, self._level, processor.eip, processor.esp, external=True):
+            return False
+        if look.side.value:
+            look.side.value = 0
+            engine.load_ring_3_segments(self._transfers.raw)
+            engine.summarize()
+            self._space.load_view()
+            self._change_level(KERNEL)
+        return True
+
     def _shows(self, linear: int, error: int) -> int:
         """A page fault, in the engine's run: it may be the mirror's alone."""
         space = self._space
@@ -359,8 +385,8 @@ class QuickExits:
             length = self._ports.answer(code) if code else 0
             return eip + length if length else None
         if not cpu.interrupts:
-            if self._interrupts.pending:
-                return None
+            if self._interrupts.pending:  # it is taken behind the next instruction
+                self._processor.limit_run(self._processor.now + 1)
             cpu.eflags |= EFLAGS_IF
             self._look.hold_interrupts()
         return eip + 1

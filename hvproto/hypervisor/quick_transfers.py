@@ -117,8 +117,9 @@ class QuickTransfers:
 
     # -- in ----------------------------------------------------------------------------------
 
-    def reflect(self, vector: int, level: int, back: int, old_esp: int) -> bool:
-        """The guest stands behind an INT n at this level; True if it now stands before its own handler.
+    def reflect(self, vector: int, level: int, back: int, old_esp: int, *, external: bool = False) -> bool:
+        """The guest stands behind an INT n at this level, or an ``external`` interrupt has come; True if it now stands
+        before its own handler.
 
         ``back`` and ``old_esp`` are its EIP and ESP.
         """
@@ -134,7 +135,7 @@ class QuickTransfers:
             return False
         low, high = ram[gate : gate + 4], ram[gate + 4 : gate + 8]
         kind = high[1]
-        if kind & _GATE_BITS != _PRESENT_386_GATE or kind >> _GATE_DPL_SHIFT & 3 < level:
+        if kind & _GATE_BITS != _PRESENT_386_GATE or (kind >> _GATE_DPL_SHIFT & 3 < level and not external):
             return False
         if low[2] | low[3] << 8 != kernel.code.selector:
             return False
@@ -157,10 +158,12 @@ class QuickTransfers:
                 return False
             esp = int.from_bytes(ram[tss : tss + 4], "little") - _OUTER.size & _WHOLE
             at = space.place(esp, _OUTER.size, view, write=True)
-            if at is not None:
+            if at is None:
+                at = self.reach(esp, _OUTER.size, view, True)
+                if at < 0:
+                    return False
+            elif not external:
                 self._learn(vector, gate, tss, at, esp, eip, kept)
-            elif (at := self.reach(esp, _OUTER.size, view, True)) < 0:
-                return False
             _OUTER.pack_into(ram, at, back, present.code.selector, flags, old_esp, present.stack.selector)
             self._load(kernel)
         cpu.eflags = flags & kept
