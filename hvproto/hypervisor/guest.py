@@ -21,7 +21,7 @@ from hvproto.images.image import Image
 from hvproto.images.multiboot_info import BootOptions
 from hvproto.machine.ata import DATA_PORT
 from hvproto.machine.boot import BootState, load_kernel
-from hvproto.machine.clock import CYCLES_PER_SECOND, Clock
+from hvproto.machine.clock import CYCLES_PER_SECOND, Clock, Event
 from hvproto.machine.console_input import ByteSource, ConsoleInput, SerialSink
 from hvproto.machine.machine import IDLE_EVENTS, ISA_ACCESS_CYCLES, NEVER, Machine
 from hvproto.machine.screen import Screen
@@ -101,6 +101,8 @@ class Guest(ABC):
         self._skew = 0
         self._frozen_at: int | None = 0
         self.clock = Clock(lambda: self.now)
+        self._drain: Event | None = None
+        """When text goes to the host, if nothing else sends it before."""
         self.console: ConsoleInput | None = None
         """Input from outside, once `connect` has been called."""
         self._resets = False
@@ -160,13 +162,21 @@ class Guest(ABC):
 
     def on_text(self, stream: Stream, byte: int) -> None:
         if not self.functions.has_text:
-            self.clock.at(self.now + TEXT_PATIENCE, self._drain_text)
+            self._drain = self.clock.move(self._drain, self.now + TEXT_PATIENCE, self._drain_text)
         self.functions.write(stream, byte)
+        if not self.functions.has_text:
+            self._drain = self.clock.move(self._drain, None, self._drain_text)
         if self.functions.waiting:
             self.machine.processor.request_stop()
 
+    def find_drain(self) -> None:
+        """The agenda has been put back: what it has for text that waits."""
+        planned = (event for _, _, event in self.clock.agenda if event.action == self._drain_text)
+        self._drain = next((event for event in planned if not event.cancelled), None)
+
     def _drain_text(self) -> None:
-        self.functions.drain = True
+        self._drain = None
+        self.functions.drain = self.functions.has_text
 
     def request_look(self) -> None:
         """Something has happened that may interrupt the guest."""

@@ -103,6 +103,7 @@ def apply(state: GuestState, guest: MirroredGuest) -> None:
     if state.has_firmware:
         guest.pc.install_firmware(guest.cpu)
     device_state.restore(state.devices, _roots(guest), guest.clock, _LIMITS, {"guest": guest})
+    guest.find_drain()
     guest.keep_registers(state.registers)
     for name, value in state.own.items():
         setattr(guest, name, value)

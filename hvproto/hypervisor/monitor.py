@@ -137,8 +137,7 @@ class Monitor:
         """Hear of stores to so many bytes of whole pages from an HPA on, or no longer; at first, of each at once."""
         if size:
             self._processor.engine.protect(start, size, on=on)
-            if on:
-                self._processor.engine.deferred.unmark(start, size)
+            self._processor.engine.deferred.unmark(start, size)
 
     def _on_protected_store(self, physical: int, size: int) -> None:
         gpa = self._memory.to_guest(HPA(physical))

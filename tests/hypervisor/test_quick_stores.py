@@ -226,4 +226,4 @@ def test_no_store_stays_unheard_while_somebody_else_has_the_processor() -> None:
     with pytest.raises(LimitReached):
         stage.run(8_000)
     assert any(store.deferred for store in stage.guest.space.monitor.records), "none was heard of"
-    assert 1 not in bytes(pages)
+    assert not {1, 2} & {*bytes(pages)}
