@@ -126,3 +126,11 @@ def test_what_a_guest_prints_cannot_upset_the_page(tmp_path: Path) -> None:
     text = hvproto("run", "--guest", image).text
     assert "guest prints: [red]\\x1b[31m\\xff{0}\n" in text and "\x1b" not in text
     assert hvproto("run", "--quiet", "--guest", image).stdout == b"[red]\x1b[31m\xff{0}\n"
+
+
+def test_what_a_guest_prints_just_before_the_limit_is_not_lost(tmp_path: Path) -> None:
+    body = "start: mov al, 0x61\nout 0xe9, al\nmov al, 0x62\nout 0xe9, al\nspin: jmp spin\n"
+    image, events = write(tmp_path, "prints.asm", body), tmp_path / "events.jsonl"
+    ended = hvproto("run", "--quiet", "--guest", image, "--limit", 400_000, "--events", events)
+    assert (ended.status, ended.stdout) == (1, b"ab") and "limit" in ended.stderr
+    assert "HostFunction" not in events.read_text(), "it waited for company"
