@@ -154,7 +154,7 @@ class Exits:
                 raise
         page = GVA(linear & ~PAGE_MASK)
         if access is Access.FETCH:
-            guest.space.look_at_code(page)
+            guest.space.executed.look_at(page)
         guest.space.show(page)
         self._tell(PAGE_FAULT, error_code, "handle", "hidden from the mirror", linear)
 

@@ -299,10 +299,10 @@ class MirroredGuest(Guest):
             if self.machine.processor.cpl == 0:
                 self._turn(limit)
             else:
-                self.space.follow_stores()
+                self.space.stores.follow()
                 self.cpu.capture()
                 self._stopped = True
-        self.space.follow_stores()
+        self.space.stores.follow()
         self.cpu.settle()
 
     def close(self) -> None:
@@ -311,12 +311,12 @@ class MirroredGuest(Guest):
 
     def is_trap(self, address: int) -> bool:
         """Whether the guest is to stop before the instruction at this linear address."""
-        if self.machine.processor.cpl == 0 or not self.space.is_trap(address):
+        if self.machine.processor.cpl == 0 or not self.space.executed.is_trap(address):
             return False
         kind = self.space.kind
         if kind is None or not kind.guards_loads:
             return True
-        self.space.follow_waiting()
+        self.space.stores.follow_waiting()
         if self.space.monitor.records:
             return True
         return not self.guard.passes(address)
@@ -357,7 +357,7 @@ class MirroredGuest(Guest):
             if processor.cpl == 0:  # between a stub's first instruction and its HLT: all else can wait for that
                 deadline = max(deadline, processor.now + 1)
             else:
-                self.space.follow_stores()
+                self.space.stores.follow()
                 if self.status is not None:
                     return self.reason_to_leave()  # who has heard of a store has ended it
                 if self._nmi_waits or self._resets:
@@ -393,14 +393,14 @@ class MirroredGuest(Guest):
                 frame = self.space.region.read_frame()
                 self.cpu.load(frame)
                 self.exits.cycles = self.space.region.cycles_to_halt(frame.vector)
-                self.space.follow_stores()
+                self.space.stores.follow()
                 if self.exit_policy.asks(frame.vector, frame.error_code):
                     self.exits.handle(frame.vector, frame.error_code)
             case Stop.TRAP:
                 self._stopped = True
                 self.cpu.capture()
                 self.exits.cycles = 0
-                self.space.follow_stores()
+                self.space.stores.follow()
                 if not processor.engine.traps_port_io and self.exits.faults_by_itself():
                     processor.raise_exception(GENERAL_PROTECTION, 0)
                     self._stopped = False

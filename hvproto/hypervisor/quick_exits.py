@@ -93,6 +93,7 @@ class QuickExits:
         self._guest = guest
         self._cpu = guest.cpu
         self._space = guest.space
+        self._stores, self._executed = guest.space.stores, guest.space.executed
         self._wants, self._listeners = guest.bus.wants, guest.bus.subscribers
         self._policy = guest.exit_policy
         self._interrupts = guest.board.interrupts
@@ -183,7 +184,7 @@ class QuickExits:
         return bool(self._listeners) and self._wants(events.ExceptionTaken)
 
     def _is_ordinary(self) -> bool:
-        return self._is_calm and not self._policy.handlers and not self._space.has_stores
+        return self._is_calm and not self._policy.handlers and not self._stores.wait
 
     def _answer(self, what: int, error: int, eip: int, esp: int) -> int:
         """An event of the guest's is about to be delivered, in the engine's run: what `FirstLook` asks.
@@ -194,7 +195,7 @@ class QuickExits:
         if (
             what == PAGE_FAULT
             and self._look.guest.value  # machine code decides, so nothing is out of the ordinary: each look counts here
-            and not (error & _FETCH_OR_RESERVED or space.deferred_count.value or space.marked_code)
+            and not (error & _FETCH_OR_RESERVED or self._stores.deferred_count.value or self._executed.marked)
             and space.mirror.touch(
                 self._look.cr2.value & self._addresses, write=bool(error & _WRITE), user=self._level == USER
             )
@@ -219,9 +220,9 @@ class QuickExits:
                 self._change_level(KERNEL)
             self._done()
             return ELSEWHERE
-        if space.deferred_count.value or space.monitor.records or space.marked_code:
-            space.follow_deferred()
-            if space.has_pressing_stores:
+        if self._stores.deferred_count.value or space.monitor.records or self._executed.marked:
+            self._stores.follow_deferred()
+            if self._stores.press:
                 return REFUSED
         if what == PAGE_FAULT:
             return self._shows(self._look.cr2.value, error)
@@ -246,7 +247,7 @@ class QuickExits:
     def faulted(self, pending: PendingException) -> bool:
         """`Processor.on_exception`: a page fault may be the mirror's alone, too, where an instruction reads and writes,
         and the engine has another error code."""
-        processor, space = self._processor, self._space
+        processor = self._processor
         if (
             pending.vector != PAGE_FAULT
             or pending.software
@@ -258,8 +259,8 @@ class QuickExits:
             or processor.eflags & EFLAGS_TF
         ):
             return False
-        space.follow_deferred()
-        if space.has_pressing_stores or self._shows(processor.cr2, pending.error_code or 0) == REFUSED:
+        self._stores.follow_deferred()
+        if self._stores.press or self._shows(processor.cr2, pending.error_code or 0) == REFUSED:
             return False
         processor.engine.now += _TO_HALT
         if processor.counts_instructions:
@@ -297,7 +298,7 @@ class QuickExits:
         space = self._space
         linear &= self._addresses
         if error & _FETCH_OR_RESERVED:
-            if error & _RESERVED or not space.show_code(linear, user=self._level == USER):
+            if error & _RESERVED or not self._executed.show(linear, user=self._level == USER):
                 return REFUSED
         elif not space.mirror.touch(linear, write=bool(error & _WRITE), user=self._level == USER):
             return REFUSED
@@ -317,7 +318,7 @@ class QuickExits:
     def _decide(self) -> None:
         """Have machine code decide what it can, until anything else calls Python."""
         cpu, level = self._cpu, self._level
-        if cpu.nmi_blocked or level not in _LEVELS or self._space.monitor.records or self._space.marked_code:
+        if cpu.nmi_blocked or level not in _LEVELS or self._space.monitor.records or self._executed.marked:
             self._look.guest.value = 0  # what it said before may be wrong by now
             return
         if self._policy.routes.changed:
@@ -394,7 +395,7 @@ class QuickExits:
     def handle(self) -> bool:
         """The guest is in a stub's HLT. True if all is done, and the processor stands before its next instruction."""
         if self._is_calm:
-            self._space.follow_deferred()
+            self._stores.follow_deferred()
         if not self._is_ordinary():
             return False
         vector, error, eip, _, eflags, esp, _ = self._frame.unpack_from(self._ram, self._frame_at)
@@ -427,9 +428,9 @@ class QuickExits:
             return PASSES
         if not self._is_plain or self._policy.handlers:
             return REFUSED
-        if space.deferred_count.value or space.monitor.records or space.marked_code:
-            space.follow_deferred()
-            if space.has_pressing_stores:
+        if self._stores.deferred_count.value or space.monitor.records or self._executed.marked:
+            self._stores.follow_deferred()
+            if self._stores.press:
                 return REFUSED
         if opcode == PUSHF:
             done = self._push_flags(esp - 4 & _WHOLE, eflags)

@@ -54,25 +54,25 @@ class QuickSystem:
         cpu, space = self._cpu, self._space
         if cpu.control(Setting.CR4) & CR4_PAE or not self._transfers.knows(KERNEL):
             return False
-        space.follow_waiting()
-        return not space.has_stores and space.switch_root(cr3) and self._transfers.reload()
+        space.stores.follow_waiting()
+        return not space.stores.wait and space.switch_root(cr3) and self._transfers.reload()
 
     def _load_task(self, selector: int) -> bool:
         cpu, space = self._cpu, self._space
         if not selector & ~RPL_MASK or selector & TABLE_INDICATOR or cpu.control(Setting.EFER) & EFER_LMA:
             return False
-        space.follow_waiting()
-        if space.has_stores:
+        space.stores.follow_waiting()
+        if space.stores.wait:
             return False
         try:
             place = cpu.wrapped(descriptor_place(cpu.target(), selector) + _TYPE_BYTE)
-            if not space.is_descriptor(cpu.translate(place, Access.READ, user=False)):
+            if not space.stores.is_descriptor(cpu.translate(place, Access.READ, user=False)):
                 return False
             before = cpu.tr
             emulate_system.load_system_segment(cpu, selector, is_task=True)
         except (Raised, UnmappedAccess):
             return False
-        space.follow_descriptors()
+        space.stores.follow_descriptors()
         if cpu.tr != before:
             self._transfers.forget()
         return True

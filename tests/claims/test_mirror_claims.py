@@ -237,7 +237,7 @@ def test_a_guest_write_that_maps_over_the_region_moves_the_region(over, look):
 @pytest.mark.claim(1, 6)
 def test_without_relocation_the_guest_never_gets_its_page(hosted, look, monkeypatch):
     stay, last = [], []
-    monkeypatch.setattr(AddressSpace, "_relocate", lambda self, conflict, cause: stay.append(run.registers()))
+    monkeypatch.setattr(AddressSpace, "relocate", lambda self, conflict, cause: stay.append(run.registers()))
     run = hosted("over")
     run.at(run.guest_image.symbols["compare"], lambda: last.append(run.registers()))
     with pytest.raises(LimitReached):
@@ -418,7 +418,7 @@ def test_reconciling_at_the_guests_expense_would_be_seen(hosted, bare, look, mon
         entry = (upper & ~0xFFF) + (conflict >> 12 & 1023) * 4
         run.ram[entry] &= ~1
 
-    monkeypatch.setattr(AddressSpace, "_relocate", take_away)
+    monkeypatch.setattr(AddressSpace, "relocate", take_away)
     run = hosted("over")
     with pytest.raises(TripleFault):  # it faults on a page that it has mapped, and has no handler for that
         run.execute()
@@ -459,7 +459,7 @@ def test_a_region_that_is_not_where_the_registers_say_shuts_the_processor_down(h
         self._map_region()
         self._processor.engine.flush_tlb()
 
-    monkeypatch.setattr(AddressSpace, "_relocate", move_the_mapping_only)
+    monkeypatch.setattr(AddressSpace, "relocate", move_the_mapping_only)
     run = hosted("over")
     with pytest.raises(TripleFault):
         run.execute()

@@ -123,7 +123,7 @@ def test_a_write_of_a_64_bit_guest_that_maps_over_the_region_moves_the_region(ov
 @pytest.mark.claim(1, 6)
 def test_without_relocation_the_64_bit_guest_never_gets_its_page(hosted, look, monkeypatch):
     stay, last = [], []
-    monkeypatch.setattr(AddressSpace, "_relocate", lambda self, conflict, cause: stay.append(run.registers()))
+    monkeypatch.setattr(AddressSpace, "relocate", lambda self, conflict, cause: stay.append(run.registers()))
     run = hosted("over64")
     run.at(run.guest_image.symbols["compare"], lambda: last.append(run.registers()))
     with pytest.raises(LimitReached):
@@ -311,7 +311,7 @@ def test_reconciling_at_the_64_bit_guests_expense_would_be_seen(hosted, bare, mo
         assert conflict == FIRST_PAGE
         run.ram[entry] &= ~1
 
-    monkeypatch.setattr(AddressSpace, "_relocate", take_away)
+    monkeypatch.setattr(AddressSpace, "relocate", take_away)
     run = hosted("over64")
     with pytest.raises(TripleFault):  # it faults on a page that it has mapped, and has no handler for that
         run.execute()
@@ -353,7 +353,7 @@ def test_a_region_that_is_not_where_64_bit_registers_say_shuts_the_processor_dow
         self._map_region()
         self._processor.engine.flush_tlb()
 
-    monkeypatch.setattr(AddressSpace, "_relocate", move_the_mapping_only)
+    monkeypatch.setattr(AddressSpace, "relocate", move_the_mapping_only)
     run = hosted("over64")
     with pytest.raises(TripleFault):
         run.execute()

@@ -154,7 +154,7 @@ def _run(image: Image, engine: str, *, quick: bool, listened_to: bool) -> tuple[
     if not listened_to:
         stage.bus.unsubscribe(stage.bus.subscribers[0])
     space = stage.guest.space
-    space.quick_stores.enabled = quick
+    space.stores.quick.enabled = quick
     status = stage.run(LIMIT)
     assert stage.error is None, stage.error
     for mirror in space.tables.mirrors:
@@ -168,9 +168,9 @@ def _run(image: Image, engine: str, *, quick: bool, listened_to: bool) -> tuple[
 def test_a_store_followed_in_the_run_leaves_what_one_that_ends_it_leaves(seed: int) -> None:
     image = _image(seed)
     plain, expected = _run(image, "native", quick=False, listened_to=False)
-    assert not plain.guest.space.quick_stores.count
+    assert not plain.guest.space.stores.quick.count
     quick, found = _run(image, "native", quick=True, listened_to=False)
-    assert quick.guest.space.quick_stores.count > 50
+    assert quick.guest.space.stores.quick.count > 50
     assert found == expected
     assert bare(image, limit=LIMIT).guest_ram() == quick.guest_ram()
 
@@ -195,7 +195,7 @@ def test_who_listens_hears_of_each_store_and_changes_nothing(engine: str) -> Non
     _, alone = _run(image, engine, quick=True, listened_to=False)
     plain, expected = _run(image, engine, quick=False, listened_to=True)
     quick, found = _run(image, engine, quick=True, listened_to=True)
-    assert not quick.guest.space.quick_stores.count
+    assert not quick.guest.space.stores.quick.count
     assert _without_runs(quick.events) == _without_runs(plain.events)
     assert found == expected == alone
 

@@ -282,7 +282,7 @@ def _run(
     if listened_to:
         stage.bus.subscribe(stage.events.append, PageTableWrite)
     space = stage.guest.space
-    space.quick_stores.enabled, space.quick_stores.says = quick, says
+    space.stores.quick.enabled, space.stores.quick.says = quick, says
     prepare = space.prepare
     space.prepare = lambda: (prepare(), list(space.mirror.space.holes()))[0]  # type: ignore[method-assign]
     status = stage.run(LIMIT)
@@ -303,10 +303,10 @@ def test_what_machine_code_follows_is_as_if_python_had(seed: int, size: int, apa
     by_python, expected = _run(image, says=False)
     assert by_python.error is None, by_python.error
     by_machine, found = _run(image)
-    stores = by_machine.guest.space.quick_stores
+    stores = by_machine.guest.space.stores.quick
     assert stores.unasked_count > 50
-    assert stores.count == by_python.guest.space.quick_stores.count
-    assert not by_python.guest.space.quick_stores.unasked_count
+    assert stores.count == by_python.guest.space.stores.quick.count
+    assert not by_python.guest.space.stores.quick.unasked_count
     assert found == expected
     if apart:  # else what waits behind a store in its basic block is followed sooner where that ends the run
         _, plain = _run(image, quick=False)
@@ -345,7 +345,7 @@ def test_what_is_not_simple_is_left_to_python(name: str, size: int) -> None:
     _, expected = _run(image, quick=False)
     stage, found = _run(image)
     assert stage.error is None
-    assert stage.guest.space.quick_stores.unasked_count >= 3
+    assert stage.guest.space.stores.quick.unasked_count >= 3
     assert found == expected
 
 
@@ -355,8 +355,8 @@ def test_who_listens_hears_of_each_and_changes_nothing(size: int) -> None:
     alone, expected = _run(image)
     stage, found = _run(image, listened_to=True)
     assert found == expected
-    assert not stage.guest.space.quick_stores.unasked_count
-    assert len(stage.events) > alone.guest.space.quick_stores.unasked_count > 50
+    assert not stage.guest.space.stores.quick.unasked_count
+    assert len(stage.events) > alone.guest.space.stores.quick.unasked_count > 50
 
 
 def test_who_begins_to_listen_between_two_runs_hears_of_all_that_follows() -> None:
@@ -368,13 +368,13 @@ def test_who_begins_to_listen_between_two_runs_hears_of_all_that_follows() -> No
     plain = type(guest.space).prepare
 
     def listen_later() -> None:
-        if guest.space.quick_stores.unasked_count > 20 and not stage.bus.subscribers:
+        if guest.space.stores.quick.unasked_count > 20 and not stage.bus.subscribers:
             stage.bus.subscribe(stage.events.append, PageTableWrite)
         plain(guest.space)
 
     guest.space.prepare = listen_later  # type: ignore[method-assign]
     assert stage.run(LIMIT) == whole[0]
-    last = guest.space.quick_stores.unasked_count
+    last = guest.space.stores.quick.unasked_count
     assert 20 < last < 40
     assert len(stage.events) > 100
     assert stage.guest_ram() == whole[4]
@@ -451,6 +451,6 @@ def test_a_table_of_the_upper_half_of_64_bits() -> None:
     _, expected = _run(image, says=False)
     stage, found = _run(image)
     assert stage.error is None
-    assert stage.guest.space.quick_stores.unasked_count > 60
+    assert stage.guest.space.stores.quick.unasked_count > 60
     assert found == expected == plain
     assert stage.memory.read(0x10C000, 16) != bytes(16)

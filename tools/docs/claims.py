@@ -23,10 +23,11 @@ _COUPLING, _SAVE_AREA, _PLAN = (f"{_HYPERVISOR}/{name}.py" for name in ("couplin
 _MIRROR, _MONITOR, _RELOCATION = (f"{_HYPERVISOR}/{name}.py" for name in ("mirror", "monitor", "relocation"))
 _SPACE, _DIRECT, _FUNCTIONS = (f"{_HYPERVISOR}/{name}.py" for name in ("address_space", "direct", "host_functions"))
 _REGION, _HYPERVISORS = f"{_HYPERVISOR}/region.py", f"{_HYPERVISOR}/hypervisor.py"
+_STORES = f"{_HYPERVISOR}/followed_stores.py"
 _DOOR = "guests/host/syscalls.asm"
 FILES: dict[int, tuple[str, ...]] = {
-    1: (_SPACE, _RELOCATION), 2: (_MIRROR,), 3: (_MONITOR,), 4: (_RELOCATION, _REGION), 5: (_SPACE,),
-    6: (_SPACE, _RELOCATION), 7: (_RELOCATION, _REGION), 8: (_MONITOR, _SPACE),
+    1: (_SPACE, _RELOCATION), 2: (_MIRROR,), 3: (_MONITOR,), 4: (_RELOCATION, _REGION), 5: (_STORES, _SPACE),
+    6: (_SPACE, _RELOCATION), 7: (_RELOCATION, _REGION), 8: (_MONITOR, _STORES),
     9: (_COUPLING, _SAVE_AREA), 10: (_DIRECT,), 11: (_COUPLING, _SAVE_AREA), 12: (_FUNCTIONS, _HYPERVISORS),
     13: (_DOOR, _HYPERVISORS), 14: (_DIRECT,), 15: (_DIRECT,), 16: (_DIRECT,), 17: (_COUPLING,),
     18: (_DIRECT, _COUPLING), 19: (_DIRECT, _COUPLING), 20: (_FUNCTIONS, _COUPLING), 21: (_SAVE_AREA,),
