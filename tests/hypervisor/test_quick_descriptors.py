@@ -16,22 +16,16 @@ from hvproto.processor import private_layout
 from tests.hypervisor.stage import Stage, bare
 from tests.hypervisor.test_quick_exits import LIMIT, MEMORY, check_alike, differences
 from tests.hypervisor.test_quick_transfers import program
+from tests.support.beginnings import FLAT
 
 pytestmark = pytest.mark.skipif(private_layout.self_check() is not None, reason="no native engine here")
 
 # A kernel whose GDT has a page to itself; 16 MiB are mapped one to one. What it finds is left from EBP on.
-_START = """
+_START = f"""
 .origin 0x100000
 .entry start
 start:
-    lgdt [gdtr]
-    lidt [idtr]
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    jmp 0x08:reloaded
-reloaded:
+{FLAT}
     mov esp, 0x88000
     mov edi, 0x10000
     mov ecx, 4

@@ -17,6 +17,7 @@ from hvproto.processor.segments import SegmentRegister
 from hvproto.processor.settings import Setting
 from tests.hypervisor.hosted import PAGING, kernel
 from tests.hypervisor.stage import Stage, bare
+from tests.support.beginnings import PICS_AT_40, TICKS
 from tests.support.command import ROOT
 
 pytestmark = pytest.mark.skipif(private_layout.self_check() is not None, reason="no native engine here")
@@ -147,23 +148,11 @@ def test_ports_in_all_forms_give_what_they_give_alone(seed: int, paging: str) ->
 TIMED = (*UNTIMED, 0x40, 0x42, 0x61, 0x71, 0x3F8, 0x3FA, 0x3FD, 0x3F9, 0x20, 0xA0, 0x60, 0x64, 0x1F7)
 
 
-START = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x40
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
+START = f"""
+    {PICS_AT_40}
     mov al, 4                           ; all but those of the second chip
     out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, {low}
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+    {TICKS}
     mov ebp, 0x20000
     sti
     nop
@@ -187,7 +176,7 @@ handler:
 def with_timer(body: str, ticks: int) -> Image:
     """A kernel with the timer at this period; its handler leaves (return address, EFLAGS, EDI) from 0x20000 on."""
     gates = "".join(IDT.format(vector=vector) for vector in range(0x40, 0x48))
-    return kernel(DESCRIPTORS + gates + START.format(low=ticks) + body + END + HANDLER)
+    return kernel(DESCRIPTORS + gates + START.format(ticks=ticks) + body + END + HANDLER)
 
 
 @pytest.mark.parametrize("seed", range(6))

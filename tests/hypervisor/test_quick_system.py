@@ -17,6 +17,7 @@ from hvproto.images.image import Image
 from hvproto.processor import private_layout
 from tests.hypervisor.stage import bare
 from tests.hypervisor.test_quick_exits import LIMIT, MEMORY, check_alike
+from tests.support.beginnings import FLAT, PICS_AT_40, TICKS
 
 pytestmark = pytest.mark.skipif(private_layout.self_check() is not None, reason="no native engine here")
 
@@ -33,14 +34,7 @@ _KERNEL = """
 .entry start
 start:
     cli
-    lgdt [gdtr]
-    lidt [idtr]
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    jmp 0x08:reloaded
-reloaded:
+{flat}
     mov esp, 0x188000
     mov edi, {shared}
     mov eax, 0x3
@@ -138,23 +132,11 @@ idt:
     .word handler >> 16
     .space 0x7ff - 0x41 * 8
 """
-_TIMER = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x40
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
+_TIMER = f"""
+    {PICS_AT_40}
     mov al, 0xfe
     out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, {ticks}
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+    {TICKS}
 """
 _TSS_STORES = (
     "mov word ptr [gdt + 0x28], 0x67", "mov word ptr [gdt + 0x2a], tss & 0xffff", "mov byte ptr [gdt + 0x2c], tss >> 16",
@@ -284,7 +266,7 @@ def program(seed: int, count: int, *, timed: bool) -> Image:
     start = _TIMER.format(ticks=made.draw.randrange(40, 120)) if timed else ""
     cr0 = made.draw.choice((0x80000001, 0x80010001))
     text = _KERNEL.format(
-        shared=SHARED, log_table=SHARED + 0x1000, log=LOG, directories=DIRECTORIES,
+        flat=FLAT, shared=SHARED, log_table=SHARED + 0x1000, log=LOG, directories=DIRECTORIES,
         tables=TABLES, roots=ROOTS, cr0=cr0, start=start, body="\n".join(made.lines),
     )  # fmt: skip
     return assemble_text(text, "<system>")

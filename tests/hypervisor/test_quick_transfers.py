@@ -14,6 +14,7 @@ from hvproto.images.assembly import assemble_text
 from hvproto.images.image import Image
 from hvproto.processor import private_layout
 from tests.hypervisor.test_quick_exits import check_alike
+from tests.support.beginnings import FLAT
 
 pytestmark = pytest.mark.skipif(private_layout.self_check() is not None, reason="no native engine here")
 
@@ -23,14 +24,7 @@ _KERNEL = """
 .origin 0x100000
 .entry start
 start:
-    lgdt [gdtr]
-    lidt [idtr]
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    jmp 0x08:reloaded
-reloaded:
+{flat}
     mov esp, 0x88000
     mov ax, 0x28
     ltr ax
@@ -272,7 +266,7 @@ def program(seed: int, count: int) -> Image:
             lines += [draw.choice(("cld", "std", "stc", "sub ecx, 77", "add eax, 0x7fffffff")), "pushfd", "pop edi"]
             lines += ["mov [ebp], edi", "add ebp, 4"]
         lines += ["dec esi", f"jnz {label}"]
-    return assemble_text(_KERNEL.format(calls="\n".join(lines), flags=0x3202), "<transfers>")
+    return assemble_text(_KERNEL.format(calls="\n".join(lines), flags=0x3202, flat=FLAT), "<transfers>")
 
 
 @pytest.mark.parametrize("seed", range(6))
