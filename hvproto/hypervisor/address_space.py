@@ -268,19 +268,24 @@ class AddressSpace:
             else:
                 self.relocate(conflict, "a page table that the guest loaded")
             self.show_outline(1)
+        self.descriptors_changed |= self.descriptors.is_elsewhere(mode)
         self.load_view()
         self._processor.engine.flush_tlb()
 
     def switch_root(self, cr3: int) -> bool:
         """The guest loads CR3 in the midst of a run, and its root's mirror comes in; it is for the caller to load the
-        view. False, with nothing done that shows, if the region would have to move, or memory is short."""
+        view. False, with nothing done that shows, if the region would have to move, the GDT is another one there, or
+        memory is short."""
         mode = self.mode(cr3)
+        if self.descriptors.is_elsewhere(mode):
+            return False
         if mode != self.mirror.mode:
             try:
-                mirror = self.tables.mirror_for(mode)
+                mirror = self.tables.mirror_for(mode, beside=self.mirror)
             except PoolExhausted:
                 return False
             if self._conflict_with_all(mirror) is not None:
+                self.tables.mirror_for(self.mirror.mode)  # it is still the one that was loaded last
                 return False
             self.mirror.clear_region(self.region.base, self.region.pages)
             self.mirror = mirror
@@ -327,6 +332,7 @@ class AddressSpace:
 
     def invalidate(self, linear: int) -> None:
         """The guest executed INVLPG."""
+        self.descriptors_changed |= self.descriptors.covers(linear)
         self.mirror.sync_page(linear & ~PAGE_MASK)
         self._processor.engine.flush_tlb()
 

@@ -38,6 +38,8 @@ class CodeWatch:
         self._ports = not processor.engine.traps_port_io
         self._kinds: dict[bool, tuple[CodeKind, ...]] = {True: (), False: ()}
         self._seen: dict[Place, bytes] = {}
+        self._held: dict[Place, GPA] = {}
+        """By place: the page that was looked at there last, by whose content the traps are planted."""
         self._verdicts: dict[tuple[bytes, CodeKind], bool] = {}
         """Whether the instruction that these bytes begin with is sensitive."""
         self._planted: dict[Place, set[int]] = {}
@@ -64,6 +66,7 @@ class CodeWatch:
     def look_at(self, linear: GVA, gpa: GPA, content: bytes, *, kernel: bool) -> bool:
         """Plant what a page needs that is being fetched from; True if it is a page that wasn't watched yet."""
         place = (linear, kernel)
+        self._held[place] = gpa
         changed = self._seen.get(place) != content
         if changed:
             self._seen[place] = content
@@ -86,9 +89,11 @@ class CodeWatch:
         if frame is not None:
             self._processor.engine.forget_code_in(frame)
 
-    def look_again(self, linear: GVA, content: bytes, first: int, end: int, *, kernel: bool) -> None:
+    def look_again(self, linear: GVA, gpa: GPA, content: bytes, first: int, end: int, *, kernel: bool) -> None:
         """A watched page was stored to, in the offsets [first, end)."""
         place = (linear, kernel)
+        if self._held.get(place) != gpa:
+            return  # there are the traps of another page now: this one is looked at when it comes back
         self._seen[place] = content
         first = max(0, first - LONGEST_INSTRUCTION)
         self._replant(place, first, end, lambda kind: self._offsets(content, kind, first, end))
@@ -97,14 +102,15 @@ class CodeWatch:
         """A watched page was stored to, in the offsets [first, end): False, and nothing done, if a trap has to be
         planted or taken out for it."""
         low = max(0, first - LONGEST_INSTRUCTION)
-        for place in self.pages[gpa]:
+        places = [place for place in self.pages[gpa] if self._held.get(place) == gpa]
+        for place in places:
             linear, kernel = place
             wanted = {
                 linear + offset for kind in self._kinds[kernel] for offset in self._offsets(content, kind, low, end)
             }
             if wanted != {address for address in self._planted[place] if linear + low <= address < linear + end}:
                 return False
-        for place in self.pages[gpa]:
+        for place in places:
             self._seen[place] = content
         return True
 

@@ -12,7 +12,7 @@ from hvproto.addresses import GPA, PAGE_MASK, PAGE_SIZE
 from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.region import Region
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
-from hvproto.processor.paging import walk
+from hvproto.processor.paging import PagingMode, walk
 from hvproto.processor.segments import ACCESSED, PRESENT, Segment, decode_descriptor, encode_descriptor
 
 
@@ -41,9 +41,8 @@ class ShadowDescriptors:
 
     def reload(self, *, anew: bool = False) -> None:
         """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
-        table = self._cpu.gdtr
-        size = min(table.limit, self.region.layout.guest_gdt_limit) + 1
-        raw = b"" if self._cpu.by_paragraphs else self._cpu.peek_some(table.base, size)
+        base, size = self._place()
+        raw = b"" if self._cpu.by_paragraphs else self._cpu.peek_some(base, size)
         raw = raw[: len(raw) & ~7]
         descriptors = [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
         known, count = self._known, max(len(descriptors), len(self._known))
@@ -59,7 +58,7 @@ class ShadowDescriptors:
                 if anew or views != _in_views(selector, before):
                     self.version += 1
         self._known = descriptors
-        self._watch(table.base, size)
+        self._watch(base, size)
 
     def level_of(self, index: int) -> int:
         """The highest privilege level, CPL or RPL, from which this descriptor can be loaded as data.
@@ -74,14 +73,32 @@ class ShadowDescriptors:
         descriptor = self._known[index] if index < len(self._known) else 0
         return bool(_in_views(index * 8, descriptor)[0]) and decode_descriptor(segment.selector, descriptor) == segment
 
-    def _watch(self, base: int, size: int) -> None:
+    def is_elsewhere(self, mode: PagingMode) -> bool:
+        """Whether, with paging as it is to be, another place is mapped where the table is than when it was copied."""
+        return self._pieces(*self._place(), mode) != self.extents
+
+    def covers(self, linear: int) -> bool:
+        """Whether some of the table is in the page of this GVA."""
+        base, size = self._place()
+        return base & ~PAGE_MASK <= linear < base + size
+
+    def _place(self) -> tuple[int, int]:
+        """GVA and size, as far as it is followed."""
+        table = self._cpu.gdtr
+        return table.base, min(table.limit, self.region.layout.guest_gdt_limit) + 1
+
+    def _pieces(self, base: int, size: int, mode: PagingMode) -> list[tuple[GPA, GPA]]:
         extents: list[tuple[GPA, GPA]] = []
-        memory, mode = self._cpu.memory, self._cpu.paging_mode
+        memory = self._cpu.memory
         for page in range(base & ~PAGE_MASK, base + size, PAGE_SIZE):
             found = walk(mode, memory.read_entry, page)
             if found.physical is not None and memory.read_entry(found.physical, 8) is not None:
                 first, end = max(page, base), min(page + PAGE_SIZE, base + size)
                 extents.append((GPA(found.physical + first - page), GPA(found.physical + end - page)))
+        return extents
+
+    def _watch(self, base: int, size: int) -> None:
+        extents = self._pieces(base, size, self._cpu.paging_mode)
         if extents == self.extents:
             return
         for start, _ in extents:

@@ -93,7 +93,7 @@ class ExecutedCode:
                 continue
             for linear, kernel in places:
                 content = self._memory.read(page, PAGE_SIZE) or b""
-                self.watch.look_again(linear, content, first, end, kernel=kernel)
+                self.watch.look_again(linear, page, content, first, end, kernel=kernel)
                 if self._executes(linear, page):
                     self._processor.engine.forget_code(linear + first, end - first)
                 else:

@@ -156,6 +156,7 @@ class Exits:
         if access is Access.FETCH:
             guest.space.executed.look_at(page)
         guest.space.show(page)
+        cpu.set_shadow(guest.machine.processor.engine.was_in_shadow)  # the instruction is yet to come
         self._tell(PAGE_FAULT, error_code, "handle", "hidden from the mirror", linear)
 
     # -- protection faults -------------------------------------------------------------------

@@ -305,7 +305,9 @@ class Hypervisor:
     def print_rest(self) -> None:
         """The run is over, and nobody will go on with it: what guests have printed that the host hasn't got yet."""
         for number in sorted(self.guests):
-            text = self.guests[number].functions.take_text()
+            request = self._requests.pop(number, None)
+            begun = request.data if isinstance(request, Write) else b""
+            text = begun + self.guests[number].functions.take_text()
             if text:
                 self.print_for(self.guests[number], text)
 

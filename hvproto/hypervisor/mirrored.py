@@ -423,6 +423,8 @@ class MirroredGuest(Guest):
             stop = self.machine.run_processor(deadline)
             if stop is not Stop.HALT or not quick.handle():
                 return stop
+            if self._can_interrupt():
+                return Stop.DEADLINE  # it came on the way into the stub
 
     def _can_interrupt(self) -> bool:
         return self.board.interrupts.pending and self.cpu.interrupts and not self.cpu.in_interrupt_shadow

@@ -410,6 +410,7 @@ class QuickExits:
         cpu.eflags = cpu.eflags & _KEPT | eflags & ~VIRTUAL_FLAGS
         cpu.set_shadow(False)
         engine.back_to_ring_3(self._ring_3, went_on, esp, eflags & ~VIRTUAL_FLAGS | EFLAGS_IF)
+        self._processor.set_shadow(vector == PAGE_FAULT and engine.was_in_shadow)
         self._count += 1
         return True
 

@@ -77,7 +77,7 @@ class QuickPorts:
         engine, guest, space = self._engine, self._guest, self._guest.space
         count, place, port = (engine.read_register(GPR_IDS[number]) for number in (ECX, register, EDX))
         size = (count & _WHOLE) * _WORD
-        if not 1 < count & _WHOLE <= PATIENCE or guest.cpu.segment(segment).base:
+        if not 1 < count & _WHOLE <= PATIENCE or guest.machine.processor.segment(segment).base:
             return False
         is_input = register == EDI
         at = space.place(place & _WHOLE, size, space.present_view, write=is_input)

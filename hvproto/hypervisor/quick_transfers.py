@@ -142,6 +142,9 @@ class QuickTransfers:
         flags = cpu.eflags & _VIRTUAL | look.flags.value & _REAL
         if flags & ODD_FLAGS:
             return False
+        loaded = (kernel.code,) if level == KERNEL else (kernel.code, kernel.stack)
+        if any(self._shown(cpu.gdtr.base + (one.selector & ~7), 8, view) is None for one in loaded):
+            return False
         eip = low[0] | low[1] << 8 | high[2] << 16 | high[3] << 24
         kept = -1 if kind & _TRAP_GATE else ~EFLAGS_IF
         if level == KERNEL:

@@ -92,6 +92,7 @@ class GuestTables:
         self._uses: dict[GPA, dict[Use, None]] = {}
         """By page, in the order in which they came; a list would make a table of pointers to itself cost minutes."""
         self._building = False
+        self._kept: Mirror | None = None
         self._spare: tuple[View, View] | None = None
         """What a mirror has left that was dropped for the sake of the next one."""
         self.version = 0
@@ -104,8 +105,18 @@ class GuestTables:
     def mirrors(self) -> tuple[Mirror, ...]:
         return tuple(root.mirror for root in self._roots.values())
 
-    def mirror_for(self, mode: PagingMode) -> Mirror:
-        """The mirror of a root, made if there is none yet. Raises PoolExhausted, TooManyTables."""
+    def mirror_for(self, mode: PagingMode, *, beside: Mirror | None = None) -> Mirror:
+        """The mirror of a root, made if there is none yet. Raises PoolExhausted, TooManyTables.
+
+        ``beside``: another one, which isn't dropped for it.
+        """
+        self._kept = beside
+        try:
+            return self._mirror_for(mode)
+        finally:
+            self._kept = None
+
+    def _mirror_for(self, mode: PagingMode) -> Mirror:
         root = self._roots.pop(mode, None)
         if root is None:
             while len(self._roots) >= MAX_ROOTS:
@@ -150,7 +161,8 @@ class GuestTables:
             return True
         candidates = list(self._roots) if self._building else list(self._roots)[:-1]
         for mode in candidates:
-            if not self._roots[mode].mirror.busy:
+            mirror = self._roots[mode].mirror
+            if not mirror.busy and mirror is not self._kept:
                 self._drop(mode)
                 return True
         return False

@@ -61,6 +61,7 @@ CTL_HOOK_TAIL = 0x1F8  # ... the end of the engine's list of them, if nobody els
 CTL_ALL_HOOKS = 0x200  # the head of that list while another one takes its place
 CTL_STORES = 0x208  # the address of the block of `deferred_stores`, or 0 if only hooks are to see stores
 CTL_IN_ACCESS = 0x210  # set while an access to memory is translated
+CTL_WAS_SHADOW = 0x214  # the bit of the engine's summary that held interrupts off for the instruction that faulted last
 CTL_HIDDEN = 0x218  # the address of what `hidden_faults` knows
 CTL_COUNTS = 0x220  # 256 x u32: exceptions that the engine has delivered, by vector
 CTL_WALKS = CTL_COUNTS + 256 * 4  # records of the last page walks, WALK_COUNT of them, each of WALK_SIZE bytes:

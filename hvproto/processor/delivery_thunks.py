@@ -29,6 +29,7 @@ from hvproto.processor.control_block import (
     CTL_UPDATES_0F,
     CTL_VECTOR,
     CTL_WALK,
+    CTL_WAS_SHADOW,
     WALK_MARK,
     WALK_MARKS,
 )
@@ -40,7 +41,7 @@ from hvproto.processor.settings import (
     EFLAGS_RF,
     EFLAGS_VM,
 )
-from hvproto.processor.state import SUMMARY_LONG
+from hvproto.processor.state import SUMMARY_LONG, SUMMARY_SHADOW
 
 
 def _plain_gate(control: str, vector: int) -> str:
@@ -142,6 +143,9 @@ INTERRUPT = f"""
     jne leave
     mov r12, qword ptr [rbx + {CTL_ENV}]
     mov dword ptr [rbx + {CTL_VECTOR}], esi
+    mov eax, dword ptr [r12 + {at.ENV_SUMMARY}]
+    and eax, {SUMMARY_SHADOW}
+    mov dword ptr [rbx + {CTL_WAS_SHADOW}], eax
     mov eax, dword ptr [r12 + {at.ENV_ERROR_CODE}]
     mov dword ptr [rbx + {CTL_ERROR}], eax
     mov rax, qword ptr [r12 + {at.ENV_CR2}]

@@ -147,6 +147,8 @@ class Engine(ABC):
     bulk: SettingsInBulk | None = None
     """How it saves and loads all settings at once, if it can."""
     forgets_in_run = False
+    was_in_shadow = False
+    """Whether interrupts were held off for the instruction whose exception was delivered last."""
     simple_tables: SimpleTables | None = None
     hidden_faults: HiddenFaults | None = None
     """Who follows stores with nobody asked, if it can."""

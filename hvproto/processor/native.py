@@ -162,6 +162,7 @@ class NativeEngine(Engine):
         self.fast_count = ctypes.c_uint64.from_address(control + block.CTL_FAST_COUNT)
         self.counts = (ctypes.c_uint32 * 256).from_address(control + block.CTL_COUNTS)
         self._stores = ctypes.c_uint64.from_address(control + block.CTL_STORES)
+        self._was_shadow = ctypes.c_uint32.from_address(control + block.CTL_WAS_SHADOW)
         self.hidden_faults = HiddenFaults()
         struct.pack_into("<Q", self._control, block.CTL_HIDDEN, self.hidden_faults.address)
 
@@ -430,6 +431,14 @@ class NativeEngine(Engine):
     @property
     def delivered(self) -> bytes:
         return bytes(self.counts)
+
+    @property
+    def was_in_shadow(self) -> bool:
+        return bool(self._was_shadow.value)
+
+    @was_in_shadow.setter
+    def was_in_shadow(self, value: bool) -> None:
+        self._was_shadow.value = value
 
     @property
     def cr2_before(self) -> int:

@@ -372,6 +372,7 @@ class Processor(RegisterFile):
     def _count_and_deliver(self, pending: PendingException) -> None:
         counts = self.engine.counts
         counts[pending.vector] += 1
+        self.engine.was_in_shadow = self.in_interrupt_shadow
         delivered = take_exception(self, pending)
         if delivered.vector != pending.vector:
             counts[delivered.vector] += 1
@@ -392,6 +393,8 @@ class Processor(RegisterFile):
         ``masks_step``: it isn't reported if the instruction itself clears TF. ``hits``: data breakpoints, as in DR6.
         """
         stepping = self.eflags & EFLAGS_TF
+        if self.in_interrupt_shadow:
+            self.set_shadow(False)  # it ends with this instruction, unless that begins one
         try:
             action()
         except Raised as fault:

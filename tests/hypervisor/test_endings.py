@@ -168,3 +168,25 @@ def test_a_policy_that_names_a_place_of_the_guests() -> None:
     session = region_of_a_run(Stubborn())
     with pytest.raises(SuggestionRefused, match="Stubborn suggests 0x80000000"):
         session.run(50_000_000)
+
+
+def test_what_was_printed_up_to_the_limit_is_there_wherever_the_text_is_then() -> None:
+    """Waiting for company, on the way to the host, or in the host's driver."""
+    image = kernel(
+        "mov edi, 60\n1: mov ecx, 26\nmov al, 0x61\n2: out 0xe9, al\ninc al\nloop 2b\nmov al, 10\nout 0xe9, al\ndec edi\njnz 1b"
+    )
+    in_driver = 0
+    for limit in range(2_000_000, 3_200_000, 61_000):
+        session = Session(load_image(str(kernel_path("host"))), [image], Plan.parse("mirrored"))
+        with pytest.raises(LimitReached):
+            session.run(limit)
+        guest = session.guests[0]
+        before = bytes(guest.output)
+        waited = guest.functions.has_text or guest.functions.waiting
+        session.hypervisor.print_rest()
+        printed = bytes(guest.output)
+        assert (b"abcdefghijklmnopqrstuvwxyz\n" * 60).startswith(printed)
+        in_driver += printed != before and not waited
+        session.hypervisor.print_rest()
+        assert bytes(guest.output) == printed, "once"
+    assert in_driver > 2

@@ -204,3 +204,54 @@ def test_a_program_calls_its_kernel_wherever_the_region_has_gone(seed: int) -> N
     quick, plain = (_moved(image, seed, enabled=enabled) for enabled in (True, False))
     assert quick["status"] == 1, quick["error"]
     assert differences(quick, plain) == []
+
+
+def test_the_table_of_another_root_is_the_one_that_counts_from_then_on() -> None:
+    """A second root has a copy of the GDT's page at its place, with another base in it; then the page is exchanged."""
+    _check(
+        """
+    mov esi, 0x10000
+    mov edi, 0x20000
+    mov ecx, 2048                       ; the directory, and its first table
+    rep movsd
+    mov dword ptr [0x20000], 0x21067
+    mov esi, offset gdt
+    mov edi, 0x700000
+    mov ecx, 1024
+    rep movsd
+    mov edx, offset gdt
+    shr edx, 12
+    mov dword ptr [0x21000 + edx*4], 0x700067
+    mov byte ptr [0x700000 + 0x18 + 4], 0x10
+    mov ebx, 4
+again:
+    mov eax, 0x20000
+    cli
+    mov cr3, eax
+    call look
+    mov eax, 0x10000
+    cli
+    mov cr3, eax
+    call look
+    mov dword ptr [0x11000 + edx*4], 0x700067
+    invlpg [gdt]
+    call look
+    mov ecx, offset gdt
+    or ecx, 0x67
+    mov dword ptr [0x11000 + edx*4], ecx
+    mov eax, cr3
+    mov cr3, eax
+    call look
+    dec ebx
+    jnz again
+    jmp over
+look: mov eax, 0x18
+    mov fs, eax
+    mov ecx, fs:[0x100000]
+    mov [ebp], ecx
+    add ebp, 4
+    ret
+over:
+""",
+        0x600040,
+    )

@@ -11,11 +11,12 @@ import random
 
 import pytest
 
+from hvproto.hypervisor.pool import PoolExhausted
 from hvproto.hypervisor.tables import MAX_ROOTS
 from hvproto.images.assembly import assemble_text
 from hvproto.images.image import Image
 from hvproto.processor import private_layout
-from tests.hypervisor.stage import bare
+from tests.hypervisor.stage import Stage, bare
 from tests.hypervisor.test_quick_exits import LIMIT, MEMORY, check_alike
 from tests.support.beginnings import FLAT, PICS_AT_40, TICKS
 
@@ -132,7 +133,7 @@ idt:
     .word handler >> 16
     .space 0x7ff - 0x41 * 8
 """
-_TIMER = f"""
+TIMER = f"""
     {PICS_AT_40}
     mov al, 0xfe
     out 0x21, al
@@ -263,13 +264,17 @@ def program(seed: int, count: int, *, timed: bool) -> Image:
         made.map()
     while len(made.lines) < count:
         made.act()
-    start = _TIMER.format(ticks=made.draw.randrange(40, 120)) if timed else ""
+    start = TIMER.format(ticks=made.draw.randrange(40, 120)) if timed else ""
     cr0 = made.draw.choice((0x80000001, 0x80010001))
-    text = _KERNEL.format(
+    return assemble_text(text("\n".join(made.lines), start=start, cr0=cr0), "<system>")
+
+
+def text(body: str, *, start: str, cr0: int) -> str:
+    """The kernel with this body; ``start`` comes before it, and may be `TIMER`."""
+    return _KERNEL.format(
         flat=FLAT, shared=SHARED, log_table=SHARED + 0x1000, log=LOG, directories=DIRECTORIES,
-        tables=TABLES, roots=ROOTS, cr0=cr0, start=start, body="\n".join(made.lines),
+        tables=TABLES, roots=ROOTS, cr0=cr0, start=start, body=body,
     )  # fmt: skip
-    return assemble_text(text, "<system>")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 6])
@@ -287,3 +292,69 @@ def test_processes_that_change_are_the_same_as_alone(seed: int) -> None:
     alone = bare(image, memory=MEMORY, limit=LIMIT)
     assert found["status"] == (alone.status, "") == (1, ""), found["status"][1]
     assert found["memory"] == alone.guest_ram()
+
+
+def test_a_string_is_moved_by_the_segment_that_was_loaded_just_before() -> None:
+    """Nobody but the processor hears of the load."""
+    body = """
+    mov word ptr [gdt + 0x32], 0x1000
+    mov ecx, 3
+again:
+    push ecx
+    mov edx, 0x1000                     ; nobody's port: all ones
+    mov ax, 0x10
+    mov es, ax
+    mov edi, 0x300000
+    mov ecx, 4
+    rep insd
+    mov ax, 0x30
+    mov es, ax
+    mov edi, 0x310000
+    mov ecx, 4
+    rep insd
+    pop ecx
+    dec ecx
+    jnz again
+"""
+    image = assemble_text(text(body, start="", cr0=0x80010001), "<segments>")
+    _, found = check_alike(image)
+    alone = bare(image, memory=MEMORY, limit=LIMIT)
+    assert found["status"] == (alone.status, "") == (1, "")
+    assert found["memory"] == alone.guest_ram()
+    assert found["memory"][0x311000:0x311010] == b"\xff" * 16 and not any(found["memory"][0x310000:0x310010])
+
+
+@pytest.mark.parametrize("pool_pages", [*range(36, 60, 3)])
+def test_a_root_that_wants_the_regions_place_comes_in_with_however_little_memory(pool_pages: int) -> None:
+    """MOV to CR3 of a root that maps the top of linear memory, where the region is, while only one mirror fits."""
+    body = """
+    mov edi, 0x290000
+    mov eax, 0x300003
+    mov ecx, 1023
+top: mov [edi], eax
+    add edi, 4
+    loop top
+    mov dword ptr [0x201ffc], 0x290003
+    mov ecx, 4
+again:
+    mov eax, 0x201000
+    mov cr3, eax
+    add ebx, [0xffffe000]
+    mov eax, 0x200000
+    mov cr3, eax
+    dec ecx
+    jnz again
+    mov [ebp], ebx
+"""
+    image = assemble_text(text(body, start="mov dword ptr [0x300000], 5", cr0=0x80010001), "<top>")
+    ends = []
+    for enabled in (True, False):
+        stage = Stage(image, "native", memory=MEMORY, pool_pages=pool_pages, ram_size=64 << 20)
+        stage.bus.unsubscribe(stage.events.append)
+        stage.guest.quick.enabled = enabled
+        try:
+            ends.append((stage.run(LIMIT), str(stage.error or "")))
+        except PoolExhausted:
+            ends.append((None, "no memory"))
+    assert ends[0] == ends[1]
+    assert ends[0] in ((1, ""), (None, "no memory"))

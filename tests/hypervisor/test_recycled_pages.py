@@ -88,6 +88,34 @@ entries:
     "mov eax, [0x400000]\nadd eax, [0x7ff000]",
 )
 
+_ALIASES = (
+    """
+    mov dword ptr [0x110004], 0x115067  ; a page of code, at 4 MiB in the first root ...
+    mov dword ptr [0x115000], 0x180067
+    mov dword ptr [0x114000], 0x181067  ; ... and in the second, where another one is at 4 MiB, behind it
+    mov dword ptr [0x114004], 0x180067
+    mov dword ptr [0x180000], 0xc3c8000f ; str eax; ret
+    mov dword ptr [0x180100], 0x180005c6 ; mov byte ptr [0x401800], 1; ret
+    mov dword ptr [0x180104], 0xc3010040
+    mov dword ptr [0x181000], 0x000001b8 ; mov eax, 1; ret
+    mov word ptr [0x181004], 0xc300
+    mov eax, 0x110000
+    mov cr3, eax
+    mov edx, 0x400000
+    call edx
+""",
+    """
+    mov edx, 0x400000
+    call edx
+    mov edx, 0x401100
+    call edx
+    mov eax, 0x110000
+    mov cr3, eax
+    mov edx, 0x400000
+    call edx
+""",
+)
+
 
 def _image(parts: tuple[str, str]) -> Image:
     return assemble_text(_KERNEL.replace("{work}", parts[0]).replace("{use}", parts[1]), "<recycled>")
@@ -112,7 +140,7 @@ def _run(image: Image, engine: str, *, listened_to: bool, monkeypatch: pytest.Mo
     return stage, counts["run"], counts["flush_code"]
 
 
-@pytest.mark.parametrize("parts", [_CODE, _TABLES], ids=["code", "tables"])
+@pytest.mark.parametrize("parts", [_CODE, _TABLES, _ALIASES], ids=["code", "tables", "aliases"])
 @pytest.mark.parametrize("listened_to", [True, False], ids=["heard", "unheard"])
 def test_what_a_recycled_page_holds_is_what_counts(
     parts: tuple[str, str], listened_to: bool, engine: str, monkeypatch: pytest.MonkeyPatch
