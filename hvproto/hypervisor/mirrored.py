@@ -362,7 +362,7 @@ class MirroredGuest(Guest):
                     return self.reason_to_leave()  # who has heard of a store has ended it
                 if self._nmi_waits or self._resets:
                     self._take_over()
-                elif self._can_interrupt() and not self.machine.processor.in_interrupt_shadow:
+                elif self._can_interrupt() and not processor.in_interrupt_shadow:
                     vector, is_delivered = self.board.interrupts.acknowledge(), True
                     if not self.quick.interrupt(vector):
                         self._take_over()

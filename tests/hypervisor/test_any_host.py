@@ -85,7 +85,7 @@ COUNTING = """
         SET_TIMER 250                   ; a tick every 100,000 cycles
         sti
 1:      inc dword ptr [seen]
-        cmp dword ptr [ticks], 40
+        cmp dword ptr [ticks], 16
         jb 1b
         PUTC 'k'
         mov al, 0
@@ -117,7 +117,7 @@ def test_interrupts_wait_or_end_the_stay(engine: str, for_host: ForHost) -> None
     assert (Leave.INTERRUPT in leaves) == (for_host is ForHost.RECOUPLE)
     raised = run.machine.board.pit.raised
     # A line that is raised while its interrupt waits counts once.
-    assert 40 <= raised <= 42 if for_host is ForHost.RECOUPLE else raised > 100
+    assert 16 <= raised <= 18 if for_host is ForHost.RECOUPLE else raised > 40
 
 
 def test_a_guest_runs_to_its_end_under_a_host_at_reset(engine: str) -> None:
