@@ -268,7 +268,7 @@ class AddressSpace:
             else:
                 self.relocate(conflict, "a page table that the guest loaded")
             self.show_outline(1)
-        self.descriptors_changed |= self.descriptors.is_elsewhere(mode)
+        self.descriptors_changed |= self.descriptors.is_elsewhere(mode, self.mirror.kernel)
         self.load_view()
         self._processor.engine.flush_tlb()
 
@@ -276,17 +276,16 @@ class AddressSpace:
         """The guest loads CR3 in the midst of a run, and its root's mirror comes in; it is for the caller to load the
         view. False, with nothing done that shows, if the region would have to move, the GDT is another one there, or
         memory is short."""
-        mode = self.mode(cr3)
-        if self.descriptors.is_elsewhere(mode):
-            return False
-        if mode != self.mirror.mode:
+        mode, mirror = self.mode(cr3), self.mirror
+        if mode != mirror.mode:
             try:
-                mirror = self.tables.mirror_for(mode, beside=self.mirror)
+                mirror = self.tables.mirror_for(mode, beside=mirror)
             except PoolExhausted:
                 return False
-            if self._conflict_with_all(mirror) is not None:
-                self.tables.mirror_for(self.mirror.mode)  # it is still the one that was loaded last
-                return False
+        if self.descriptors.is_elsewhere(mode, mirror.kernel) or self._conflict_with_all(mirror) is not None:
+            self.tables.mirror_for(self.mirror.mode)  # it is still the one that was loaded last
+            return False
+        if mirror is not self.mirror:
             self.mirror.clear_region(self.region.base, self.region.pages)
             self.mirror = mirror
             self._tell_mirror()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from hvproto.addresses import GPA, PAGE_MASK, PAGE_SIZE
 from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.region import Region
+from hvproto.hypervisor.view import ADDRESS, MIRRORED, View
 from hvproto.hypervisor.virtual_cpu import VirtualCpu
 from hvproto.processor.paging import PagingMode, walk
 from hvproto.processor.segments import ACCESSED, PRESENT, Segment, decode_descriptor, encode_descriptor
@@ -39,8 +40,11 @@ class ShadowDescriptors:
         """How many pieces of the guest's table lie in a page: as many as watch it."""
         return sum(start & ~PAGE_MASK == page for start, _ in self.extents)
 
-    def reload(self, *, anew: bool = False) -> None:
-        """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything."""
+    def reload(self, *, anew: bool = False, only_stored: bool = False) -> None:
+        """The table is elsewhere, or its contents have changed: copy what has changed; ``anew``: everything.
+
+        ``only_stored``: it is where it was.
+        """
         base, size = self._place()
         raw = b"" if self._cpu.by_paragraphs else self._cpu.peek_some(base, size)
         raw = raw[: len(raw) & ~7]
@@ -58,7 +62,8 @@ class ShadowDescriptors:
                 if anew or views != _in_views(selector, before):
                     self.version += 1
         self._known = descriptors
-        self._watch(base, size)
+        if not only_stored:
+            self._watch(base, size)
 
     def level_of(self, index: int) -> int:
         """The highest privilege level, CPL or RPL, from which this descriptor can be loaded as data.
@@ -73,9 +78,18 @@ class ShadowDescriptors:
         descriptor = self._known[index] if index < len(self._known) else 0
         return bool(_in_views(index * 8, descriptor)[0]) and decode_descriptor(segment.selector, descriptor) == segment
 
-    def is_elsewhere(self, mode: PagingMode) -> bool:
-        """Whether, with paging as it is to be, another place is mapped where the table is than when it was copied."""
-        return self._pieces(*self._place(), mode) != self.extents
+    def is_elsewhere(self, mode: PagingMode, view: View) -> bool:
+        """Whether another place is mapped where the table is than when it was copied: by these tables of the guest's,
+        of which this is a view."""
+        base, size = self._place()
+        pages = range(base & ~PAGE_MASK, base + size, PAGE_SIZE)
+        if len(pages) == len(self.extents):
+            to_host = self._cpu.memory.to_host
+            frames = (to_host(start & ~PAGE_MASK) for start, _ in self.extents)
+            entries = (view.get(page) for page in pages)
+            if all(entry & MIRRORED and entry & ADDRESS == frame for entry, frame in zip(entries, frames, strict=True)):
+                return False
+        return self._pieces(base, size, mode) != self.extents
 
     def covers(self, linear: int) -> bool:
         """Whether some of the table is in the page of this GVA."""

@@ -151,7 +151,7 @@ class FollowedStores:
         records = self._space.monitor.drain()
         self._follow_deferred_stores([store for store in records if store.deferred])
         if any(self._space.descriptors.is_hit(store.gpa, store.size) for store in records if not store.deferred):
-            self._space.descriptors.reload()
+            self._space.descriptors.reload(only_stored=True)
         self._space.deferral.update(self._space.mirror)
 
     def _follow_deferred_stores(self, stores: Sequence[TableStore]) -> None:

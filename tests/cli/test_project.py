@@ -32,7 +32,9 @@ def test_by_its_name_from_anywhere_below(folder: Path) -> None:
 def test_it_goes_before_a_bundled_one_and_a_file_before_it(folder: Path) -> None:
     assert hvproto("boot", "hello", cwd=folder).stdout == b"k"
     write(folder, "hello", KERNEL.replace("'k'", "'f'"))
-    assert hvproto("boot", "hello", "--limit", 1_000_000, cwd=folder).status != 9, "a file without an ending is a flat image"
+    assert hvproto("boot", "hello", "--limit", 1_000_000, cwd=folder).status != 9, (
+        "a file without an ending is a flat image"
+    )
 
 
 def test_it_is_listed(folder: Path) -> None:
