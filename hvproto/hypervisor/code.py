@@ -48,7 +48,7 @@ class CodeWatch:
         self._stale: set[GPA] = set()
         """Pages that have changed since they were last executed; the engine may have translated what they were."""
         self._executed: dict[GVA, set[GPA]] = {}
-        """By linear page: what has been executed there, in either view."""
+        """By linear page: what of `pages` has been executed there, in either view."""
 
     def knows(self, kind: CodeKind, *, kernel: bool) -> bool:
         """Whether pages of this view are looked at for this kind of code; if not, they are from now on."""
@@ -116,7 +116,8 @@ class CodeWatch:
 
     def drop(self, gpa: GPA) -> None:
         """A page isn't watched any more, and can't be fetched from before it is looked at again."""
-        del self.pages[gpa]
+        for linear, _ in self.pages.pop(gpa):
+            self._executed[linear].discard(gpa)
         self._stale.add(gpa)
 
     def _offsets_of_page(self, content: bytes, kind: CodeKind) -> list[int]:

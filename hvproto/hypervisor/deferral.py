@@ -75,13 +75,14 @@ class Deferral:
         touched.clear()
 
     def _mark(self, page: GPA, present: Mirror) -> None:
-        if not self._monitor.users(page):
+        users = self._monitor.users(page)
+        if not users:
             return  # what is said of it counts while it is watched
         frame = self._memory.to_host(page)
         if frame is not None and frame >> PAGE_SHIFT < len(self._pages):
-            entry_size = self._tables.deferrable(page, self._monitor.users(page), present, self._place)
+            entry_size = self._tables.deferrable(page, users, present, self._place)
             self._pages[frame >> PAGE_SHIFT] = entry_size
             extents = self._descriptors.extents
-            if len(extents) == 1 and extents[0][0] & ~PAGE_MASK == page and self._monitor.users(page) == 1:
+            if len(extents) == 1 and extents[0][0] & ~PAGE_MASK == page and users == 1:
                 start, end = extents[0]
                 self._stores.watch_part(frame | start & PAGE_MASK, frame + end - page)

@@ -12,12 +12,11 @@ import ctypes
 from hvproto.addresses import GPA
 from hvproto.hypervisor.guest_memory import GuestMemory
 from hvproto.hypervisor.levels import Level
-from hvproto.hypervisor.view import ADDRESS, MIRRORED, SLOT_PAGES, View
+from hvproto.hypervisor.view import ADDRESS, SHOWN, SLOT_PAGES, View
 from hvproto.processor.hidden_faults import SLOT_SHIFT as HIDDEN_SLOT_SHIFT
 from hvproto.processor.hidden_faults import HiddenSlot
-from hvproto.processor.paging import NX, A, D, P, U, W
+from hvproto.processor.paging import A, D, P, U, W
 
-_SHOWN = NX | U | MIRRORED | P | A
 _INDEX = SLOT_PAGES - 1
 
 
@@ -49,7 +48,7 @@ class LastTable:
         user = ram_address + 8 * self._user_row if self._user_row else 0
         return GPA(self._gpa), HiddenSlot(
             linear >> HIDDEN_SLOT_SHIFT, version, self._size, ram_address + self._first * self._size,
-            ram_address + 8 * self._kernel_row, user, _SHOWN,
+            ram_address + 8 * self._kernel_row, user, SHOWN,
             0 if self._bits is None else ctypes.addressof(self._bits), self._above, self._reserved, self._frame_mask,
             0 if self._write_protect else W | D, *self._memory.low_frames,
         )  # fmt: skip
@@ -66,7 +65,7 @@ class LastTable:
         frame = memory.to_host(entry & self._frame_mask)
         if frame is None or frame >= len(words) << 3:
             return False
-        shown = frame & ADDRESS | _SHOWN
+        shown = frame & ADDRESS | SHOWN
         by_kernel, by_user = shown, shown if rights & U else 0
         marked = entry | (A | D if write else A)
         if marked & D:

@@ -30,6 +30,7 @@ from hvproto.hypervisor.pool import Pool, PoolExhausted
 from hvproto.hypervisor.ram_arrays import Entries64
 from hvproto.hypervisor.view import (
     ADDRESS,
+    DATA,
     MIRRORED,
     PAGES,
     REGION,
@@ -48,9 +49,6 @@ __all__ = ["ADDRESS", "MIRRORED", "REGION", "GuestPage", "Mirror", "View", "cano
 FEW_PAGES = 8
 """Up to so many pages are mirrored one by one; an array costs more, whatever its size."""
 _INDEX = SLOT_PAGES - 1
-_DATA = NX | U | MIRRORED
-SHOWN = _DATA | P | A
-"""In each entry of a view for a page of data that the guest has accessed."""
 
 
 class GuestPage(NamedTuple):
@@ -160,7 +158,7 @@ class Mirror:
         frame = self.memory.to_host(page.gpa)
         if frame is None:
             return 0, 0  # an access faults, and the hypervisor finds that there is no memory
-        kernel = frame & ADDRESS | _DATA
+        kernel = frame & ADDRESS | DATA
         if page.accessed:
             kernel |= P | A
         user = kernel
@@ -252,7 +250,7 @@ class Mirror:
                 nx = bool(no_execute | entry & leaf.no_execute)
                 kernel, user = self.entries_for(GuestPage(gpa, *flags, nx), page << PAGE_SHIFT)
             elif (frame := self.memory.to_host(gpa)) is not None:  # `entries_for` written out, for data
-                kernel = frame & ADDRESS | _DATA | (P | A if rights & A else 0)
+                kernel = frame & ADDRESS | DATA | (P | A if rights & A else 0)
                 user = kernel if rights & U else 0
                 if entry & D:
                     if rights & W:

@@ -362,13 +362,12 @@ class MirroredGuest(Guest):
                     return self.reason_to_leave()  # who has heard of a store has ended it
                 if self._nmi_waits or self._resets:
                     self._take_over()
-                elif self._can_interrupt() and not processor.in_interrupt_shadow:
-                    vector, is_delivered = self.board.interrupts.acknowledge(), True
-                    if not self.quick.interrupt(vector):
-                        self._take_over()
-                        self.exits.interrupt(vector)
                 elif self._can_interrupt():
-                    self._take_over()
+                    if processor.in_interrupt_shadow:
+                        self._take_over()
+                    else:
+                        is_delivered = True
+                        self._interrupt()
         if self._stopped:
             if self._resets and self.pc.bios is not None:
                 self._resets = self.halted = False
@@ -410,6 +409,13 @@ class MirroredGuest(Guest):
                 pass
         machine.check_limit(limit)
         return None
+
+    def _interrupt(self) -> None:
+        """An external interrupt is due where the guest stands, with its state in the processor."""
+        vector = self.board.interrupts.acknowledge()
+        if not self.quick.interrupt(vector):
+            self._take_over()
+            self.exits.interrupt(vector)
 
     def _take_over(self) -> None:
         """The guest stands between two instructions: its state comes out of the processor."""

@@ -269,7 +269,7 @@ class QuickExits:
 
     def interrupt(self, vector: int) -> bool:
         """Deliver an external interrupt to the guest, which stands between two instructions with its state in the
-        processor; False, and nothing done, if it has to be taken over for that."""
+        processor, and takes it now; False, and nothing done, if that state has to be taken over."""
         processor, engine = self._processor, self._engine
         if (
             engine is None
@@ -278,7 +278,6 @@ class QuickExits:
             or self._hears_exits()
             or self._guest.has_entry_handlers
             or self._level not in _LEVELS
-            or processor.in_interrupt_shadow
         ):
             return False
         look = self._look

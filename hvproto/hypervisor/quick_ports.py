@@ -75,17 +75,17 @@ class QuickPorts:
             return False
         register, segment = known
         engine, guest, space = self._engine, self._guest, self._guest.space
-        count, place, port = (engine.read_register(GPR_IDS[number]) for number in (ECX, register, EDX))
-        size = (count & _WHOLE) * _WORD
-        if not 1 < count & _WHOLE <= PATIENCE or guest.machine.processor.segment(segment).base:
+        count, place, port = (engine.read_register(GPR_IDS[number]) & _WHOLE for number in (ECX, register, EDX))
+        size = count * _WORD
+        if not 1 < count <= PATIENCE or guest.machine.processor.segment(segment).base:
             return False
         is_input = register == EDI
-        at = space.place(place & _WHOLE, size, space.present_view, write=is_input)
+        at = space.place(place, size, space.present_view, write=is_input)
         if at is None:
             return False
         ram = guest.machine.ram.view
         if is_input:
-            ram[at : at + size] = guest.read_many(port & 0xFFFF, _WORD, count & _WHOLE)
+            ram[at : at + size] = guest.read_many(port & 0xFFFF, _WORD, count)
         else:
             guest.write_many(port & 0xFFFF, _WORD, bytes(ram[at : at + size]))
         engine.write_register(GPR_IDS[ECX], 0)

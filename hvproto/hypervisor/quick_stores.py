@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from hvproto.addresses import GPA, PAGE_MASK, PAGE_SHIFT
 from hvproto.hypervisor.guest_memory import GuestMemory
-from hvproto.hypervisor.mirror import SHOWN, Mirror, canonical
+from hvproto.hypervisor.mirror import Mirror, canonical
 from hvproto.hypervisor.monitor import Monitor
 from hvproto.hypervisor.tables import GuestTables
+from hvproto.hypervisor.view import SHOWN
 from hvproto.processor.deferred_stores import Follower
 from hvproto.processor.engine import Engine
 from hvproto.processor.paging import A

@@ -51,11 +51,14 @@ class QuickSystem:
         return kind == _SYSTEM_SEGMENT and self._load_task(value & 0xFFFF)
 
     def _load_root(self, cr3: int) -> bool:
-        cpu, space = self._cpu, self._space
-        if cpu.control(Setting.CR4) & CR4_PAE or not self._transfers.knows(KERNEL):
-            return False
+        space = self._space
         space.stores.follow_waiting()
-        return not space.stores.wait and space.switch_root(cr3) and self._transfers.reload()
+        if self._cpu.control(Setting.CR4) & CR4_PAE or space.stores.wait or not self._transfers.knows(KERNEL):
+            return False
+        if not space.switch_root(cr3):
+            return False
+        self._transfers.reload()
+        return True
 
     def _load_task(self, selector: int) -> bool:
         cpu, space = self._cpu, self._space

@@ -284,15 +284,11 @@ class QuickTransfers:
                 one.side.set_tables(*self._space.tables_of(kernel=one.is_kernel))
             self._are_tables_set = True
 
-    def reload(self) -> bool:
-        """The guest's kernel has loaded another root: have the processor hold its view. False if it isn't known how."""
+    def reload(self) -> None:
+        """The guest's kernel, whose level is known, has loaded another root: have the processor hold its view."""
         self.forget()
-        kernel = self._levels.get(KERNEL)
-        if kernel is None:
-            return False
         self._are_tables_set = False
-        self._load(kernel)
-        return True
+        self._load(self._levels[KERNEL])
 
     def knows(self, level: int) -> bool:
         """Whether it is known what the processor holds at this level."""

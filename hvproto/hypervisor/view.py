@@ -13,13 +13,17 @@ import numpy as np
 from hvproto.addresses import HPA, PAGE_SHIFT
 from hvproto.hypervisor.pool import Pool
 from hvproto.hypervisor.ram_arrays import Entries64, rows64
-from hvproto.processor.paging import A, P, U, W
+from hvproto.processor.paging import NX, A, P, U, W
 
 MIRRORED = 1 << 9
 """Software bit (ignored by the processor): the guest maps this page, hidden or not."""
 REGION = 1 << 10
 """Software bit: a page of the hypervisor's region."""
 ADDRESS = 0x000F_FFFF_FFFF_F000
+DATA = NX | U | MIRRORED
+"""In each entry for a page of the guest's that isn't fetched from; ..."""
+SHOWN = DATA | P | A
+"""... and that the guest has accessed."""
 PAGES = 1 << 36
 """Pages of the linear space; of a canonical address, bits 12 to 47 say which."""
 SLOT_SHIFT = 9

@@ -235,8 +235,7 @@ class DeferredStores:
         """Do and, if it matters, note a store within a page of RAM; False, and nothing done, if it can't wait."""
         entry = self.pages[physical >> PAGE_SHIFT]
         if entry in (_ONLY_A_PART, _NOTHING):
-            is_part = physical + size > self.block[_FIRST] and physical < self.block[_END]
-            if entry == _ONLY_A_PART and is_part:
+            if entry == _ONLY_A_PART and physical + size > self.block[_FIRST] and physical < self.block[_END]:
                 return False
             self._ram[physical : physical + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
             return True

@@ -19,7 +19,7 @@ from itertools import count
 
 from hvproto.addresses import PAGE_SHIFT
 from hvproto.processor.control_block import CTL_CR2, CTL_ERROR, CTL_GUEST, CTL_HIDDEN, CTL_UNASKED, CTL_WAITING
-from hvproto.processor.paging import A, D, P, U, W
+from hvproto.processor.paging import FOUR_LEVEL, A, D, P, U, W
 from hvproto.processor.simple_tables import ABOVE, mirrored
 from hvproto.processor.unasked import DECIDES, ELSEWHERE, IN_PROGRAM
 
@@ -31,8 +31,6 @@ _RECORDS = 64
 SLOT_SHIFT = 21
 """A slot is what 512 pages side by side are in."""
 _WRITE, _RESERVED_OR_FETCH = 2, 0x18
-_FRAME = 0x000F_FFFF_FFFF_F000
-"""Of an entry."""
 _VERSIONS = count(1)
 """Each is given once."""
 
@@ -156,7 +154,7 @@ hidden_allowed:
     test r10, r10
     jz {otherwise}
     xor r10, rcx
-    movabs r8, {_FRAME}
+    movabs r8, {FOUR_LEVEL.frame_mask}
     test r10, r8
     jnz {otherwise}
     mov r10, qword ptr [rax + {_USER}]
